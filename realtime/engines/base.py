@@ -1,0 +1,194 @@
+"""
+What the node needs of a backend.
+
+An engine is one object per interface, or one object for several. Everything that crosses these lines is a
+message of ``realtime.protocol.messages`` or a value below; seconds are floats. A backend that fails raises
+``EngineError`` within its own timeout; it never hangs and never reports success that it doesn't know of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from realtime.protocol.messages import ClientInfo, Publication, StreamPosition
+
+
+@dataclass(frozen=True, slots=True)
+class PublishOptions:
+    """
+    How to publish, read from the channel's namespace at publish time.
+
+    History is kept when both ``history_size`` and ``history_ttl`` are positive. ``version`` 0 means no version
+    logic. ``idempotency_ttl`` counts from the first publish with ``idempotency_key``.
+    """
+
+    history_size: int = 0
+    history_ttl: float = 0
+    history_meta_ttl: float = 0
+    idempotency_key: str = ""
+    idempotency_ttl: float = 300
+    delta: bool = False
+    version: int = 0
+    version_epoch: str = ""
+
+    @property
+    def has_history(self) -> bool:
+        """Say whether the publication enters the stream."""
+        return self.history_size > 0 and self.history_ttl > 0
+
+
+NO_OPTIONS = PublishOptions()
+NO_POSITION = StreamPosition()
+
+
+@dataclass(frozen=True, slots=True)
+class PublishOutcome:
+    """``position`` is empty without history; ``suppressed`` is ``""``, ``"idempotency"`` or ``"version"``."""
+
+    position: StreamPosition = NO_POSITION
+    suppressed: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryFilter:
+    """
+    Which publications to read.
+
+    ``limit`` 0 asks for the position only, a negative one for everything. ``since`` is exclusive. ``reverse``
+    reads downwards, newest first.
+    """
+
+    limit: int = 0
+    since: StreamPosition | None = None
+    reverse: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """
+    One consistent read of a stream.
+
+    ``publications`` are in the order that was asked for; ``top`` is the position of the newest publication ever
+    appended, whatever was read. An epoch in ``since`` that is not ``top.epoch`` is the *caller's* to notice.
+    """
+
+    publications: Sequence[Publication]
+    top: StreamPosition
+
+
+@dataclass(frozen=True, slots=True)
+class PresenceStats:
+    """Connections and distinct users (all anonymous connections are one user)."""
+
+    num_clients: int = 0
+    num_users: int = 0
+
+
+class BrokerEvents(Protocol):
+    """What a broker tells the node, synchronously and on the node's loop, per channel in the order of publication."""
+
+    def on_publication(
+        self,
+        channel: str,
+        publication: Publication,
+        position: StreamPosition,
+        *,
+        delta: bool = False,
+        previous: Publication | None = None,
+        published_at: float = 0,
+    ) -> None:
+        """
+        Deliver a publication to this node's subscribers of ``channel``.
+
+        ``position`` is empty for a publication outside the stream. ``delta`` and ``previous`` (the publication
+        before it in the stream) are there when the publisher allowed patches. ``published_at`` is Unix time.
+        """
+
+    def on_join(self, channel: str, info: ClientInfo) -> None:
+        """Tell subscribers that somebody came."""
+
+    def on_leave(self, channel: str, info: ClientInfo) -> None:
+        """Tell subscribers that somebody went."""
+
+    def on_control(self, data: bytes) -> None:
+        """Carry out what another node (or this one) asked all nodes to do."""
+
+    def on_lost(self, channels: Sequence[str] | None) -> None:
+        """Check positions at once: messages of ``channels`` (``None``: of any channel) may be lost."""
+
+
+class Broker(Protocol):
+    """
+    PUB/SUB between nodes, and the streams.
+
+    Append and fan-out of one publish are one atomic step per channel. ``is_reliable`` means that a subscribed
+    node sees every publication, so that positions need no periodic check.
+    """
+
+    is_reliable: bool
+
+    async def start(self, events: BrokerEvents) -> None:
+        """Connect; from now on ``events`` is called."""
+
+    async def close(self) -> None:
+        """Let go of everything; may be called twice."""
+
+    async def subscribe(self, channel: str) -> None:
+        """Return when this node surely gets what is published from now on."""
+
+    async def unsubscribe(self, channel: str) -> None:
+        """Stop getting the channel's messages."""
+
+    async def publish(
+        self, channel: str, publication: Publication, options: PublishOptions
+    ) -> PublishOutcome:
+        """
+        Append (where the options keep history) and fan out, once.
+
+        The order is normative: idempotency, history off, previous for delta, version guard, append and trim,
+        remember the result, fan out (``streams-and-state`` 2.2). ``publication.offset`` is set by the broker.
+        """
+
+    async def publish_join(self, channel: str, info: ClientInfo) -> None:
+        """Fan out a join."""
+
+    async def publish_leave(self, channel: str, info: ClientInfo) -> None:
+        """Fan out a leave."""
+
+    async def history(
+        self, channel: str, what: HistoryFilter, meta_ttl: float
+    ) -> History:
+        """Read; the first touch of a channel gives it its epoch. ``meta_ttl`` re-arms the stream's record."""
+
+    async def remove_history(self, channel: str) -> None:
+        """Drop the publications; top and epoch stay."""
+
+
+class PresenceManager(Protocol):
+    """Who is in a channel."""
+
+    async def add(self, channel: str, client_id: str, info: ClientInfo) -> None:
+        """Record or refresh an entry."""
+
+    async def remove(self, channel: str, client_id: str, user: str) -> None:
+        """Forget an entry; unknown ones are no error."""
+
+    async def presence(self, channel: str) -> Mapping[str, ClientInfo]:
+        """Return the entries by client id."""
+
+    async def presence_stats(self, channel: str) -> PresenceStats:
+        """Count them."""
+
+
+class ControlBus(Protocol):
+    """Messages from node to node."""
+
+    async def publish_control(self, data: bytes, node_id: str = "") -> None:
+        """
+        Hand ``data`` to one node, or with an empty ``node_id`` to all.
+
+        This node's own ``on_control`` is called too when it is among them. Raises ``EngineError`` when it cannot
+        be known to have left.
+        """
