@@ -1,0 +1,164 @@
+"""
+What the suite needs of an engine, and the engines it runs on.
+
+To add one: an async context manager that yields an ``EngineUnderTest``, and a ``pytest.param`` in ``ENGINES`` (with
+the marker of its service). Where engines may differ the suite asks a field below and never the engine's name.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from realtime.engines.base import Broker, ControlBus, PresenceManager
+from realtime.engines.memory import EPOCH_LENGTH, MemoryEngine
+from realtime.protocol.messages import ClientInfo, Publication, StreamPosition
+
+
+ARRIVAL_TIMEOUT = 5.0
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """One call of ``on_publication``."""
+
+    channel: str
+    publication: Publication
+    position: StreamPosition
+    delta: bool
+    previous: Publication | None
+    published_at: float
+
+
+@dataclass
+class RecordingNode:
+    """The node's side of an engine: keeps what it is told, in order, and lets a test wait for it."""
+
+    deliveries: list[Delivery] = field(default_factory=list)
+    joins: list[tuple[str, ClientInfo]] = field(default_factory=list)
+    leaves: list[tuple[str, ClientInfo]] = field(default_factory=list)
+    controls: list[bytes] = field(default_factory=list)
+    lost: list[Sequence[str] | None] = field(default_factory=list)
+    _arrival: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def on_publication(
+        self,
+        channel: str,
+        publication: Publication,
+        position: StreamPosition,
+        *,
+        delta: bool = False,
+        previous: Publication | None = None,
+        published_at: float = 0,
+    ) -> None:
+        self.deliveries.append(
+            Delivery(channel, publication, position, delta, previous, published_at)
+        )
+        self._arrival.set()
+
+    def on_join(self, channel: str, info: ClientInfo) -> None:
+        self.joins.append((channel, info))
+        self._arrival.set()
+
+    def on_leave(self, channel: str, info: ClientInfo) -> None:
+        self.leaves.append((channel, info))
+        self._arrival.set()
+
+    def on_control(self, data: bytes) -> None:
+        self.controls.append(data)
+        self._arrival.set()
+
+    def on_lost(self, channels: Sequence[str] | None) -> None:
+        self.lost.append(channels)
+        self._arrival.set()
+
+    async def until(self, arrived: Callable[[], bool]) -> None:
+        """Return once ``arrived()`` holds; fail when it doesn't in time."""
+        async with asyncio.timeout(ARRIVAL_TIMEOUT):
+            while not arrived():
+                self._arrival.clear()
+                await self._arrival.wait()
+
+    async def payloads(self, count: int) -> list[bytes]:
+        """Wait for ``count`` publications, and return the payloads of all there are by then."""
+        await self.until(lambda: len(self.deliveries) >= count)
+        return [bytes(delivery.publication.data) for delivery in self.deliveries]
+
+
+class FakeClock:
+    """Unix time that moves only when told; begins now, so that a service's own clock agrees with it."""
+
+    def __init__(self) -> None:
+        self.now = time.time()
+
+    def __call__(self) -> float:
+        return self.now
+
+    def advance(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@dataclass
+class EngineUnderTest:
+    """
+    An engine, started, with the node it tells.
+
+    Attributes:
+        pass_time: Lets this many seconds pass for every clock of the engine.
+        lose_streams: Takes all streams away as a restart or an eviction would.
+        expects_epoch: Whether an epoch looks as the engine's own look.
+        reads_down_from_above: Whether a reverse read from above the top begins at the newest; else it is empty.
+        presence_ttl: After which an entry that isn't refreshed is gone; 0 where entries stay.
+
+    """
+
+    broker: Broker
+    presence: PresenceManager
+    control: ControlBus
+    node: RecordingNode
+    node_id: str
+    pass_time: Callable[[float], Awaitable[None]]
+    lose_streams: Callable[[], Awaitable[None]]
+    expects_epoch: Callable[[str], bool]
+    reads_down_from_above: bool = False
+    presence_ttl: float = 0
+
+
+@asynccontextmanager
+async def memory_engine() -> AsyncIterator[EngineUnderTest]:
+    """Yield the memory engine on a fake clock."""
+    clock, node = FakeClock(), RecordingNode()
+    numbers = itertools.count(1)
+    engine = MemoryEngine(clock, lambda: f"epoch{next(numbers):03}", node_id="node-1")
+
+    async def pass_time(seconds: float) -> None:
+        clock.advance(seconds)
+        engine.sweep(clock.now)
+
+    async def lose_streams() -> None:
+        await engine.close()
+        await engine.start(node)
+
+    await engine.start(node)
+    yield EngineUnderTest(
+        broker=engine,
+        presence=engine,
+        control=engine,
+        node=node,
+        node_id="node-1",
+        pass_time=pass_time,
+        lose_streams=lose_streams,
+        expects_epoch=lambda epoch: len(epoch) == EPOCH_LENGTH,
+    )
+    await engine.close()
+
+
+EngineFactory = Callable[[], AbstractAsyncContextManager[EngineUnderTest]]
+ENGINES: list[Any] = [pytest.param(memory_engine, id="memory")]
