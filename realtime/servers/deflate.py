@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import zlib
 
-from realtime.servers.frame_codec import INVALID_DATA, TEXT, TOO_BIG, FrameError, encode_frame
+from realtime.protocol.wire import frame
+from realtime.servers.frame_codec import INVALID_DATA, RSV1, TEXT, TOO_BIG, FrameError
 
 
 RESPONSE = "permessage-deflate; server_no_context_takeover; client_no_context_takeover"
@@ -74,7 +75,7 @@ def compress(payload: bytes, level: int = 1) -> bytes:
 
 def compress_frame(payload: bytes, opcode: int = TEXT, level: int = 1) -> bytes:
     """Return one frame with ``payload`` compressed, fit for every connection with ``negotiated_compression``."""
-    return encode_frame(compress(payload, level), opcode, is_compressed=True)
+    return frame(compress(payload, level), opcode | RSV1)
 
 
 def decompress(payload: bytes, max_bytes: int) -> bytes:

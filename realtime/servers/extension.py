@@ -61,6 +61,9 @@ class FramesConnection(Protocol):
         end they are dropped.
         """
 
+    def direct_write(self, framed: bytes) -> None:
+        """Send at once, also within ``on_message``; what ``write`` has collected comes after, unless ``uncork`` is called."""
+
     def write_message(self, payload: bytes, opcode: int = 1) -> None:
         """Frame and send one message, compressed if that was negotiated and it is large enough."""
 

@@ -1,5 +1,7 @@
 """
-RFC 6455 frames: a decoder for what clients send, and the encoding of what a server sends.
+RFC 6455 frames: a decoder for what clients send, and close frames both ways.
+
+What a server sends otherwise is ``realtime.protocol.wire.frame``.
 
 Pure: bytes in, callbacks out; it owns no socket. ``frames_protocol`` puts it on a transport.
 
@@ -12,6 +14,8 @@ from __future__ import annotations
 import codecs
 from collections.abc import Callable
 from typing import Final
+
+from realtime.protocol.wire import frame
 
 
 try:
@@ -41,7 +45,7 @@ _SENDABLE_CODES = frozenset(
 _MAX_REASON_BYTES = 123
 
 _FIN = 0x80
-_RSV1 = 0x40
+RSV1: Final = 0x40
 _RSV2_RSV3 = 0x30
 _CONTROL = 0x08
 # A control frame's header and mask; no frame is shorter than that, so no less is looked at.
@@ -67,17 +71,6 @@ class FrameError(Exception):
         self.reason = reason
 
 
-def encode_frame(payload: bytes, opcode: int = TEXT, *, is_compressed: bool = False) -> bytes:
-    """Return ``payload`` as one unmasked frame, the form in which a server sends."""
-    first = _FIN | opcode | (_RSV1 if is_compressed else 0)
-    size = len(payload)
-    if size < 126:
-        return bytes((first, size)) + payload
-    if size < 65536:
-        return b"%c\x7e%b%b" % (first, size.to_bytes(2, "big"), payload)
-    return b"%c\x7f%b%b" % (first, size.to_bytes(8, "big"), payload)
-
-
 def encode_close(code: int, reason: str = "") -> bytes:
     """
     Return a close frame.
@@ -88,11 +81,11 @@ def encode_close(code: int, reason: str = "") -> bytes:
 
     """
     if code == NO_STATUS:
-        return encode_frame(b"", CLOSE)
+        return frame(b"", CLOSE)
     text = reason.encode()
     if len(text) > _MAX_REASON_BYTES:
         text = text[:_MAX_REASON_BYTES].decode(errors="ignore").encode()
-    return encode_frame(code.to_bytes(2, "big") + text, CLOSE)
+    return frame(code.to_bytes(2, "big") + text, CLOSE)
 
 
 def decode_close(payload: bytes) -> tuple[int, str]:
@@ -240,7 +233,7 @@ class FrameDecoder:
         opcode = first & 0x0F
         if first & _RSV2_RSV3 or opcode not in (CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG):
             raise FrameError(PROTOCOL_ERROR)
-        if first & _RSV1 and (self.inflate is None or opcode not in (TEXT, BINARY)):
+        if first & RSV1 and (self.inflate is None or opcode not in (TEXT, BINARY)):
             raise FrameError(PROTOCOL_ERROR)
         if opcode < CLOSE and (opcode == CONTINUATION) != (self._message is not None):
             raise FrameError(PROTOCOL_ERROR)
@@ -258,12 +251,12 @@ class FrameDecoder:
             self._finish(
                 payload,
                 is_text=opcode == TEXT,
-                is_compressed=bool(first & _RSV1),
+                is_compressed=bool(first & RSV1),
                 on_message=on_message,
             )
         else:
             self._is_text = opcode == TEXT
-            self._is_compressed = bool(first & _RSV1)
+            self._is_compressed = bool(first & RSV1)
             # Text is checked as it comes, so that a wrong byte ends the connection before the message does.
             is_checked_early = self._is_text and not self._is_compressed
             self._utf8 = codecs.getincrementaldecoder("utf-8")() if is_checked_early else None

@@ -31,6 +31,7 @@ from typing import Any, Final
 from uvicorn.protocols.utils import ClientDisconnected
 
 from realtime.protocol.errors import SERVER_ERROR, SHUTDOWN
+from realtime.protocol.wire import frame
 from realtime.servers.deflate import compress_frame, decompress, negotiate
 from realtime.servers.extension import (
     CLOSE_TIMEOUT_SECONDS,
@@ -51,7 +52,6 @@ from realtime.servers.frame_codec import (
     OnMessage,
     decode_close,
     encode_close,
-    encode_frame,
 )
 from realtime.servers.handshake import (
     closing_response,
@@ -159,6 +159,10 @@ class FramesProtocol(asyncio.Protocol):
         else:
             self._cork.append(framed)
 
+    def direct_write(self, framed: bytes) -> None:
+        """Send without collecting; see ``FramesConnection``."""
+        self._write(framed)
+
     def write_message(self, payload: bytes, opcode: int = TEXT) -> None:
         """Frame and send one message."""
         self.write(self.compress_frame(payload, opcode))
@@ -167,7 +171,7 @@ class FramesProtocol(asyncio.Protocol):
         """Return ``payload`` framed as this connection and all of its kind may have it."""
         if self.negotiated_compression and len(payload) > self._settings.compression_min_bytes:
             return compress_frame(payload, opcode, self._settings.compression_level)
-        return encode_frame(payload, opcode)
+        return frame(payload, opcode)
 
     def uncork(self) -> None:
         """Send what has been collected in this read."""
@@ -318,7 +322,7 @@ class FramesProtocol(asyncio.Protocol):
         self.is_write_paused = False
         pong, self._pong = self._pong, None
         if pong is not None:
-            self.write(encode_frame(pong, PONG))
+            self.write(frame(pong, PONG))
         if self._handler is not None:
             self._call(self._handler.on_resume)
         if self._asgi is not None:
@@ -390,7 +394,7 @@ class FramesProtocol(asyncio.Protocol):
                 # Pings of a peer that doesn't read must not fill our memory; RFC 6455 5.5.3 lets us answer the last.
                 self._pong = payload
             else:
-                self.write(encode_frame(payload, PONG))
+                self.write(frame(payload, PONG))
 
     def _on_close_frame(self, code: int, reason: str) -> None:
         if self.state == OPEN:

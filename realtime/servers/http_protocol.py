@@ -107,6 +107,13 @@ class HTTPSettings:
     frames: FramesSettings = field(default_factory=FramesSettings)
 
 
+class DrainableState(ServerState):
+    """uvicorn's state that all connections share, with one more fact."""
+
+    is_draining = False
+    """Whether the server is on its way out: upgrades and lane requests get 503."""
+
+
 class _LaneCycle:
     """
     A lane request under way, in the place of uvicorn's ``RequestResponseCycle``.
@@ -278,6 +285,9 @@ class TidewireHTTP(HttpToolsProtocol):
         else:
             self._answer(request)
 
+    def _is_server_draining(self) -> bool:
+        return isinstance(self.server_state, DrainableState) and self.server_state.is_draining
+
     def _is_busy(self) -> bool:
         """Say whether a request's answer is still to be finished."""
         cycle: Any = self.cycle  # None before the first request, whatever uvicorn's annotation says
@@ -301,6 +311,9 @@ class TidewireHTTP(HttpToolsProtocol):
             raise _RefusedError
 
     def _answer(self, request: _Request) -> None:
+        if self._is_server_draining():
+            self._respond(request, _UNAVAILABLE, is_kept=False)
+            return
         body = request.body[0] if len(request.body) == 1 else b"".join(request.body)
         try:
             response, task = run_eagerly(self._ask_lane(request, body))
@@ -422,6 +435,9 @@ class TidewireHTTP(HttpToolsProtocol):
             # Its answer would follow a response that isn't there yet. No client does this.
             self.transport.close()
             return
+        if self._is_server_draining():
+            self._refuse(503)
+            return
         try:
             accept = check_upgrade(
                 self.parser.get_method(), self.parser.get_http_version(), self.headers
@@ -540,9 +556,9 @@ class _Response:
     body: bytes
 
 
-_FAILURE = _Response(
-    500, ((b"content-type", b"text/plain; charset=utf-8"),), b"Internal Server Error"
-)
+_PLAIN_TEXT = ((b"content-type", b"text/plain; charset=utf-8"),)
+_FAILURE = _Response(500, _PLAIN_TEXT, b"Internal Server Error")
+_UNAVAILABLE = _Response(503, _PLAIN_TEXT, b"Service Unavailable")
 
 
 @functools.lru_cache(maxsize=256)

@@ -1,0 +1,134 @@
+"""
+The outermost ASGI application: it owns the node's life and sends scopes on their way.
+
+A server with a lifespan (uvicorn, hypercorn) starts and stops the node by that. One without (Daphne) never asks, so the
+first scope starts the node, and Daphne's classes of ours call ``stop``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Collection, MutableMapping
+from typing import Any
+
+
+logger = logging.getLogger(__name__)
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Application = Callable[[Scope, Receive, Send], Awaitable[object]]
+
+
+class NodeApplication:
+    """
+    Answer ``lifespan``, start the node, pass everything else on.
+
+    Args:
+        inner: Gets every http and websocket scope.
+        start: Starts the node.
+        stop: Stops it; called only if it was started.
+        websocket_paths: Where WebSockets live. An HTTP request to one is no upgrade, and answered with 400 or 405.
+        direct_lane: For the server's HTTP protocol, which answers API requests before ASGI.
+
+    """
+
+    def __init__(
+        self,
+        inner: Application,
+        *,
+        start: Callable[[], Awaitable[object]],
+        stop: Callable[[], Awaitable[object]],
+        websocket_paths: Collection[str] = (),
+        direct_lane: Any = None,
+    ) -> None:
+        self.direct_lane = direct_lane
+        self._inner = inner
+        self._start = start
+        self._stop = stop
+        self._websocket_paths = frozenset(websocket_paths)
+        self._is_started = False
+        self._starting: asyncio.Task[None] | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one scope."""
+        kind = scope["type"]
+        if kind == "lifespan":
+            await self._live(receive, send)
+            return
+        if not self._is_started:
+            await self.start()
+        if kind == "http" and scope["path"] in self._websocket_paths:
+            await _refuse_plain_request(scope, send)
+            return
+        await self._inner(scope, receive, send)
+
+    async def start(self) -> None:
+        """Start the node unless it runs; those who ask meanwhile wait for the same start."""
+        if self._is_started:
+            return
+        if self._starting is None:
+            self._starting = asyncio.get_running_loop().create_task(self._start_once())
+        # The one who asked first may be cancelled; the start goes on for the others.
+        await asyncio.shield(self._starting)
+
+    async def stop(self) -> None:
+        """Stop the node if it runs."""
+        if self._is_started:
+            self._is_started = False
+            await self._stop()
+
+    async def _start_once(self) -> None:
+        try:
+            await self._start()
+            self._is_started = True
+        finally:
+            self._starting = None  # after a failure the next one tries again
+
+    async def _live(self, receive: Receive, send: Send) -> None:
+        await receive()
+        try:
+            await self.start()
+        except Exception as error:
+            logger.exception("the node could not start")
+            await send({"type": "lifespan.startup.failed", "message": str(error)})
+            return
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        try:
+            await self.stop()
+        except Exception as error:
+            logger.exception("the node could not stop")
+            await send({"type": "lifespan.shutdown.failed", "message": str(error)})
+            return
+        await send({"type": "lifespan.shutdown.complete"})
+
+
+async def _refuse_plain_request(scope: Scope, send: Send) -> None:
+    """Answer an HTTP request that should have been an upgrade."""
+    is_get = scope["method"] == "GET"
+    headers = [(b"content-type", b"text/plain; charset=utf-8")]
+    if not is_get:
+        headers.append((b"allow", b"GET"))
+    body = b"Bad Request" if is_get else b"Method Not Allowed"
+    headers.append((b"content-length", b"%d" % len(body)))
+    status = 400 if is_get else 405
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
+
+
+async def refuse_unknown_path(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer a WebSocket handshake for which there is no route: 404, or 403 where the server can't say that."""
+    await receive()
+    if "websocket.http.response" not in scope.get("extensions", {}):
+        await send({"type": "websocket.close"})
+        return
+    body = b"Not Found"
+    headers = [
+        (b"content-type", b"text/plain; charset=utf-8"),
+        (b"content-length", b"%d" % len(body)),
+    ]
+    await send({"type": "websocket.http.response.start", "status": 404, "headers": headers})
+    await send({"type": "websocket.http.response.body", "body": body})

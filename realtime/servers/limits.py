@@ -1,0 +1,50 @@
+"""What the servers take from the process options."""
+
+from __future__ import annotations
+
+from realtime.conf.options import ProcessOptions
+from realtime.servers.extension import FramesSettings
+
+
+def frames_settings(options: ProcessOptions) -> FramesSettings:
+    """Return the limits of WebSocket connections."""
+    websocket = options.websocket
+    return FramesSettings(
+        max_message_bytes=websocket.message_size_limit,
+        max_decompressed_bytes=websocket.decompressed_message_size_limit,
+        has_compression=websocket.compression,
+        compression_level=websocket.compression_level,
+        compression_min_bytes=websocket.compression_min_size,
+    )
+
+
+def websocket_paths(options: ProcessOptions) -> tuple[str, ...]:
+    """Return the paths that take WebSocket upgrades and nothing else."""
+    paths = []
+    if not options.websocket.disabled:
+        paths.append(options.websocket.handler_prefix)
+    if options.uni_websocket.enabled:
+        paths.append(options.uni_websocket.handler_prefix)
+    return tuple(paths)
+
+
+def endpoint_names(options: ProcessOptions) -> list[str]:
+    """Name what is served, for the start-up line, in the reference's order."""
+    has_emulation = options.sse.enabled or options.http_stream.enabled
+    served = {
+        "websocket": not options.websocket.disabled,
+        "http_stream": options.http_stream.enabled,
+        "sse": options.sse.enabled,
+        "emulation": has_emulation,
+        "api": not options.http_api.disabled,
+        "admin": True,  # Django's own
+        "prometheus": options.prometheus.enabled,
+        "debug": options.debug.enabled,
+        "health": options.health.enabled,
+        "uni_websocket": options.uni_websocket.enabled,
+        "uni_sse": options.uni_sse.enabled,
+        "uni_http_stream": options.uni_http_stream.enabled,
+        "swagger": options.swagger.enabled,
+        "init": options.init.enabled,
+    }
+    return [name for name, is_served in served.items() if is_served]

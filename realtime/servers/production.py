@@ -1,0 +1,275 @@
+"""
+uvicorn as ``manage.py serve`` runs it: sockets of our own, a drain before the end, exit status 0.
+
+Three of uvicorn's habits don't fit a server of long connections. It binds without ``SO_REUSEPORT``; it closes every WebSocket
+with 1012 before the application hears of the shutdown, so clients would not be told 3001 and would come back all
+at once; and after a graceful end it raises the signal again, so that a supervisor sees a crash.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import logging
+import os
+import signal
+import socket
+import threading
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from uvicorn import Config, Server
+from uvicorn.server import HANDLED_SIGNALS
+
+from realtime.servers.http_protocol import DrainableState, HTTPSettings, http_class
+
+
+logger = logging.getLogger(__name__)
+
+# What waits in the kernel while the loop is busy. A restart brings all clients back at once.
+BACKLOG = 4096
+# Clients are sent away at this pace, so that they don't come back to the other nodes at once (operations, section 10).
+DRAIN_PER_SECOND = 1000
+MAX_DRAIN_SECONDS = 5.0
+
+Drain = Callable[[float], Awaitable[object]]
+
+
+@dataclass(frozen=True, slots=True)
+class ServeSettings:
+    """
+    What ``serve`` runs with, besides the application.
+
+    Attributes:
+        http: Settings of our HTTP protocol.
+        shutdown_seconds: The limit of the whole shutdown; at its end the process gives up, with status 1.
+        keep_alive_seconds: How long an idle HTTP connection is kept.
+        has_proxy_headers: Whether ``X-Forwarded-For`` and ``-Proto`` of ``trusted_proxies`` are believed.
+        trusted_proxies: Addresses or networks, joined by commas.
+        has_access_log: Whether every HTTP request is logged.
+        make_ssl_context: Makes the server's TLS context, or ``None``.
+
+    """
+
+    http: HTTPSettings
+    shutdown_seconds: float = 30.0
+    keep_alive_seconds: int = 75
+    has_proxy_headers: bool = False
+    trusted_proxies: str = "127.0.0.1"
+    has_access_log: bool = False
+    make_ssl_context: Callable[[], Any] | None = None
+
+
+def listen(address: str, port: int, *, is_shared: bool) -> list[socket.socket]:
+    """
+    Bind the listening sockets.
+
+    Args:
+        address: An address or a host name; empty means every interface, in IPv4 and IPv6.
+        port: 0 takes a free one, the same for all.
+        is_shared: Let other processes listen on the port too (``SO_REUSEPORT``); the kernel then deals connections out. Not
+            for the memory engine, whose processes don't know of each other's channels.
+
+    Raises:
+        OSError: The address is in use or isn't ours.
+
+    """
+    infos = socket.getaddrinfo(
+        address or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )
+    # IPv4 first; each address once.
+    infos = sorted(dict.fromkeys(infos), key=lambda info: info[0] != socket.AF_INET)
+    sockets: list[socket.socket] = []
+    try:
+        for family, _, _, _, target in infos:
+            if sockets and port == 0:
+                target = (target[0], sockets[0].getsockname()[1], *target[2:])
+            opened = _bind(family, target, is_shared=is_shared, is_optional=bool(sockets))
+            if opened is not None:
+                sockets.append(opened)
+    except OSError:
+        for opened in sockets:
+            opened.close()
+        raise
+    return sockets
+
+
+def _bind(family: int, target: Any, *, is_shared: bool, is_optional: bool) -> socket.socket | None:
+    """Bind one socket; an optional one is left out where this machine lacks its family."""
+    try:
+        opened = socket.socket(family, socket.SOCK_STREAM)
+    except OSError:
+        if is_optional:
+            return None
+        raise
+    try:
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if is_shared:
+            opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if family == socket.AF_INET6:
+            opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        opened.bind(target)
+        opened.listen(BACKLOG)
+        opened.setblocking(False)
+    except OSError as error:
+        opened.close()
+        if is_optional and error.errno == errno.EADDRNOTAVAIL:  # IPv6 is there and switched off
+            return None
+        raise
+    return opened
+
+
+class TidewireServer(Server):
+    """
+    uvicorn's server with a drain.
+
+    Args:
+        config: uvicorn's configuration.
+        shutdown_seconds: The limit of the whole shutdown.
+        drain: Sends all clients away within so many seconds; called once the sockets are closed.
+        on_started: Called when the server takes connections.
+
+    Attributes:
+        exit_status: For the process: 0, or 1 when the shutdown took too long.
+
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        shutdown_seconds: float,
+        drain: Drain,
+        on_started: Callable[[], None],
+    ) -> None:
+        super().__init__(config)
+        self.server_state = DrainableState()
+        self.exit_status = 0
+        self._shutdown_seconds = shutdown_seconds
+        self._drain = drain
+        self._on_started = on_started
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start, and say so."""
+        await super().startup(sockets)
+        self._on_started()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop accepting, send the clients away, then end what is left."""
+        logger.info("shutting down ...")
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._shutdown_seconds
+        for server in self.servers:
+            server.close()
+        for listening in sockets or ():
+            listening.close()
+        state = self.server_state
+        if isinstance(state, DrainableState):
+            state.is_draining = True
+        await self._send_clients_away()
+        # uvicorn counts in whole seconds.
+        self.config.timeout_graceful_shutdown = max(1, round(deadline - loop.time()))
+        await super().shutdown(sockets)
+        if loop.time() > deadline:
+            self._give_up()
+
+    async def _send_clients_away(self) -> None:
+        paced = len(self.server_state.connections) / DRAIN_PER_SECOND
+        seconds = min(paced, MAX_DRAIN_SECONDS, self._shutdown_seconds / 2)
+        drained = asyncio.ensure_future(self._drain(seconds))
+        done, _ = await asyncio.wait([drained], timeout=self._shutdown_seconds)
+        if not done:
+            drained.cancel()
+            self._give_up()
+        elif (error := drained.exception()) is not None:
+            logger.error("the drain failed", exc_info=error)
+
+    def _give_up(self) -> None:
+        logger.critical("shutdown timeout reached")
+        self.exit_status = 1
+        self.force_exit = True
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Handle the signals and, unlike uvicorn, keep them: a graceful end is a success."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.signal(number, self.handle_exit) for number in HANDLED_SIGNALS}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def make_server(
+    application: Any, settings: ServeSettings, *, drain: Drain, on_started: Callable[[], None]
+) -> TidewireServer:
+    """Put uvicorn together as we use it."""
+    make_context = settings.make_ssl_context
+    config = Config(
+        application,
+        loop="uvloop",
+        http=http_class(settings.http),
+        # For WebSocket routes other than ours; no timer per socket there either.
+        ws="websockets-sansio",
+        ws_ping_interval=None,
+        ws_max_size=settings.http.frames.max_message_bytes,
+        lifespan="on",
+        interface="asgi3",
+        log_config=None,
+        access_log=settings.has_access_log,
+        proxy_headers=settings.has_proxy_headers,
+        forwarded_allow_ips=settings.trusted_proxies,
+        server_header=False,
+        backlog=BACKLOG,
+        timeout_keep_alive=settings.keep_alive_seconds,
+        ssl_context_factory=None if make_context is None else lambda *_: make_context(),
+    )
+    return TidewireServer(
+        config, shutdown_seconds=settings.shutdown_seconds, drain=drain, on_started=on_started
+    )
+
+
+def run(server: TidewireServer, sockets: Sequence[socket.socket], pid_file: str = "") -> int:
+    """
+    Serve until a signal comes.
+
+    Args:
+        server: From ``make_server``.
+        sockets: From ``listen``; closed at the end.
+        pid_file: Written for the time of the run; empty writes none.
+
+    Returns:
+        The process's exit status.
+
+    """
+    with _pid_in(pid_file):
+        try:
+            server.run(sockets=list(sockets))
+        except SystemExit as stop:  # uvicorn's way to say that the lifespan failed to start
+            return stop.code if isinstance(stop.code, int) else 1
+        finally:
+            for listening in sockets:
+                listening.close()
+    return server.exit_status
+
+
+@contextlib.contextmanager
+def _pid_in(path: str) -> Iterator[None]:
+    if not path:
+        yield
+        return
+    file = Path(path)
+    file.write_text(f"{os.getpid()}\n", encoding="ascii")
+    try:
+        yield
+    finally:
+        # Another process may have taken the file over meanwhile; then it is no longer ours to remove.
+        with contextlib.suppress(OSError, ValueError):
+            if int(file.read_text(encoding="ascii")) == os.getpid():
+                file.unlink()
