@@ -1,0 +1,59 @@
+"""
+The ASGI application, for ``manage.py serve``, Daphne and any other ASGI server.
+
+HTTP goes through the direct API lane to Django, WebSockets by ``realtime.routing``. The classes that Daphne is to
+use are put in place on import, which comes before its server is built.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from django.core.asgi import get_asgi_application
+
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "project.settings")
+_django = get_asgi_application()  # sets Django up, which the imports below need
+
+from channels.routing import ProtocolTypeRouter, URLRouter  # noqa: E402
+from django.urls import re_path  # noqa: E402
+
+from api.lane import DirectLane, DirectLaneApp  # noqa: E402
+from realtime import bootstrap  # noqa: E402
+from realtime.conf.loader import get_options  # noqa: E402
+from realtime.routing import websocket_urlpatterns  # noqa: E402
+from realtime.servers.application import NodeApplication, refuse_unknown_path  # noqa: E402
+from realtime.servers.limits import frames_settings, websocket_paths  # noqa: E402
+
+
+async def _drain(seconds: float) -> None:
+    await bootstrap.get_node().drain(seconds)
+
+
+_lane = DirectLane(bootstrap.get_node)
+
+application = NodeApplication(
+    ProtocolTypeRouter(
+        {
+            "http": DirectLaneApp(_django, _lane),
+            "websocket": URLRouter([*websocket_urlpatterns, re_path("", refuse_unknown_path)]),
+        }
+    ),
+    start=bootstrap.start_node,
+    stop=bootstrap.stop_node,
+    websocket_paths=websocket_paths(get_options()),
+    direct_lane=_lane,
+)
+
+# Django's app of that name imports the server early; without it there is nothing to put in place.
+if "daphne.server" in sys.modules:
+    from realtime.servers.daphne import DaphneHooks, install
+
+    install(
+        DaphneHooks(
+            frames=frames_settings(get_options()),
+            drain=_drain,
+            stop=application.stop,
+        )
+    )
