@@ -48,3 +48,20 @@ def endpoint_names(options: ProcessOptions) -> list[str]:
         "init": options.init.enabled,
     }
     return [name for name, is_served in served.items() if is_served]
+
+
+def unsupported_options(options: ProcessOptions) -> list[str]:
+    """Name the options that are on and that ``manage.py serve`` can't honour, each with what to do instead."""
+    http = options.http_server
+    problems = []
+    if http.tls_autocert.enabled:
+        problems.append("http_server.tls_autocert: let the reverse proxy in front get certificates")
+    if http.http3.enabled:
+        problems.append("http_server.http3: let the reverse proxy in front speak HTTP/3")
+    if http.h2c_external:
+        problems.append("http_server.h2c_external: let the reverse proxy in front speak HTTP/2")
+    if http.internal_port or http.internal_tls.enabled:
+        problems.append(
+            "http_server.internal_port: there is one listener; keep paths private in the reverse proxy"
+        )
+    return problems

@@ -15,6 +15,7 @@ import logging
 import os
 import signal
 import socket
+import ssl
 import threading
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -50,7 +51,7 @@ class ServeSettings:
         has_proxy_headers: Whether ``X-Forwarded-For`` and ``-Proto`` of ``trusted_proxies`` are believed.
         trusted_proxies: Addresses or networks, joined by commas.
         has_access_log: Whether every HTTP request is logged.
-        make_ssl_context: Makes the server's TLS context, or ``None``.
+        ssl_context: The server's TLS, or ``None``.
 
     """
 
@@ -60,7 +61,7 @@ class ServeSettings:
     has_proxy_headers: bool = False
     trusted_proxies: str = "127.0.0.1"
     has_access_log: bool = False
-    make_ssl_context: Callable[[], Any] | None = None
+    ssl_context: ssl.SSLContext | None = None
 
 
 def listen(address: str, port: int, *, is_shared: bool) -> list[socket.socket]:
@@ -120,6 +121,12 @@ def _bind(family: int, target: Any, *, is_shared: bool, is_optional: bool) -> so
             return None
         raise
     return opened
+
+
+def address_of(listening: socket.socket) -> str:
+    """Return where a socket listens, as ``127.0.0.1:8000`` or ``[::]:8000``."""
+    host, port = listening.getsockname()[:2]
+    return f"[{host}]:{port}" if listening.family == socket.AF_INET6 else f"{host}:{port}"
 
 
 class TidewireServer(Server):
@@ -210,7 +217,7 @@ def make_server(
     application: Any, settings: ServeSettings, *, drain: Drain, on_started: Callable[[], None]
 ) -> TidewireServer:
     """Put uvicorn together as we use it."""
-    make_context = settings.make_ssl_context
+    context = settings.ssl_context
     config = Config(
         application,
         loop="uvloop",
@@ -228,7 +235,7 @@ def make_server(
         server_header=False,
         backlog=BACKLOG,
         timeout_keep_alive=settings.keep_alive_seconds,
-        ssl_context_factory=None if make_context is None else lambda *_: make_context(),
+        ssl_context_factory=None if context is None else lambda *_: context,
     )
     return TidewireServer(
         config, shutdown_seconds=settings.shutdown_seconds, drain=drain, on_started=on_started

@@ -1,0 +1,215 @@
+"""``manage.py serve``: the production server."""
+
+from __future__ import annotations
+
+import logging
+import os
+from argparse import ArgumentParser
+from typing import Any
+
+from django.conf import settings
+from django.core.management.base import BaseCommand, CommandError
+from django.utils.module_loading import import_string
+
+from realtime import bootstrap
+from realtime.conf import loader
+from realtime.conf.options import ProcessOptions
+from realtime.conf.schema import env_name, leaves
+from realtime.protocol.errors import ConfigError
+from realtime.servers import production
+from realtime.servers.http_protocol import HTTPSettings
+from realtime.servers.limits import (
+    endpoint_names,
+    frames_settings,
+    unsupported_options,
+    websocket_paths,
+)
+from realtime.servers.tls import server_context
+
+
+logger = logging.getLogger(__name__)
+
+_ALIASES = {
+    "http_server.address": ("-a", "--host"),
+    "http_server.port": ("-p", "--port"),
+}
+# The reference's server flags (operations, section 3.2).
+_FLAGS = (
+    "http_server.address",
+    "http_server.port",
+    "http_server.internal_address",
+    "http_server.internal_port",
+    "log.level",
+    "log.file",
+    "pid_file",
+    "engine.type",
+    "broker.enabled",
+    "broker.type",
+    "presence_manager.enabled",
+    "presence_manager.type",
+    "map_broker.type",
+    "client.insecure",
+    "admin.enabled",
+    "admin.external",
+    "admin.insecure",
+    "http_api.external",
+    "http_api.insecure",
+    "grpc_api.enabled",
+    "grpc_api.port",
+    "debug.enabled",
+    "health.enabled",
+    "prometheus.enabled",
+    "swagger.enabled",
+    "init.enabled",
+    "http_stream.enabled",
+    "sse.enabled",
+    "uni_websocket.enabled",
+    "uni_http_stream.enabled",
+    "uni_sse.enabled",
+    "uni_grpc.enabled",
+    "uni_grpc.port",
+)
+_LEVELS = {
+    "none": logging.CRITICAL + 10,
+    "trace": logging.DEBUG,
+    "debug": logging.DEBUG,
+    "info": logging.INFO,
+    "warn": logging.WARNING,
+    "error": logging.ERROR,
+    "fatal": logging.CRITICAL,
+}
+_LOGGERS = ("realtime", "api", "admin_ui")
+
+
+class Command(BaseCommand):
+    """Serve WebSockets, the API and Django over uvicorn and uvloop."""
+
+    help = "Run the production server: WebSockets, the server API and Django on one port."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        """Offer the options of the process as flags, and the server's own."""
+        parser.add_argument(
+            "-c", "--config", help="configuration file, as TIDEWIRE_CONFIG names it"
+        )
+        for path in _FLAGS:
+            names = (*_ALIASES.get(path, ()), f"--{path}")
+            if leaves()[path].kind == "bool":
+                parser.add_argument(
+                    *names, dest=path, nargs="?", const="true", metavar="true|false"
+                )
+            else:
+                parser.add_argument(*names, dest=path, metavar=path.rpartition(".")[2].upper())
+        parser.add_argument(
+            "--workers", type=int, default=1, help="reserved; only 1 (see the message for more)"
+        )
+        parser.add_argument(
+            "--proxy-headers",
+            action="store_true",
+            help="believe X-Forwarded-For and X-Forwarded-Proto of the trusted proxies",
+        )
+        parser.add_argument(
+            "--forwarded-allow-ips",
+            default="127.0.0.1",
+            help="addresses and networks of trusted proxies, joined by commas (127.0.0.1)",
+        )
+        parser.add_argument("--access-log", action="store_true", help="log every HTTP request")
+
+    def execute(self, *args: Any, **options: Any) -> str | None:
+        """Put the flags in force before anything, system checks included, reads an option."""
+        if options.get("config"):
+            os.environ["TIDEWIRE_CONFIG"] = options["config"]
+        for path in _FLAGS:
+            value = options.get(path)
+            if value is not None:
+                os.environ[env_name(path)] = str(value)
+        loader.reset()
+        return super().execute(*args, **options)
+
+    def handle(self, *_: Any, **arguments: Any) -> None:
+        """Serve until SIGTERM or SIGINT."""
+        try:
+            options = loader.get_options()
+            _check(options, arguments["workers"])
+            _set_up_logging(options)
+            status = _serve(options, arguments)
+        except ConfigError as error:
+            raise CommandError(str(error)) from error
+        if status:
+            raise SystemExit(status)
+
+
+def _check(options: ProcessOptions, workers: int) -> None:
+    """Refuse what this server can't do."""
+    if workers < 1:
+        raise CommandError(f"--workers {workers}: there is always one")
+    if workers > 1 and options.engine.type == "memory":
+        raise CommandError(
+            f"--workers {workers}: the memory engine lives in one process, so the clients of one worker would "
+            "not get what is published through another. Set engine.type to redis, then start the command "
+            "once for each worker."
+        )
+    if workers > 1:
+        raise CommandError(
+            f"--workers {workers}: start the command {workers} times in place of that; the processes share the port."
+        )
+    if problems := unsupported_options(options):
+        raise CommandError("\n".join(problems))
+
+
+def _set_up_logging(options: ProcessOptions) -> None:
+    """Apply ``log.level`` and ``log.file`` where they were set."""
+    level = _LEVELS.get(options.log.level.lower())
+    if level is None:
+        logger.warning("unknown log.level %r, using info", options.log.level)
+        level = logging.INFO
+    if options.log.level != "info":
+        for name in _LOGGERS:
+            logging.getLogger(name).setLevel(level)
+    if options.log.file:
+        root = logging.getLogger()
+        handler = logging.FileHandler(options.log.file, encoding="utf-8")
+        handler.setFormatter(root.handlers[0].formatter if root.handlers else None)
+        root.handlers[:] = [handler]
+
+
+def _serve(options: ProcessOptions, arguments: dict[str, Any]) -> int:
+    application = import_string(settings.ASGI_APPLICATION)
+    server_options = options.http_server
+    tls = server_options.tls
+    prefixes = (b"/connection/", *(path.encode() for path in websocket_paths(options)))
+    serve_settings = production.ServeSettings(
+        http=HTTPSettings(
+            lane=getattr(application, "direct_lane", None),
+            websocket_prefixes=prefixes,
+            frames=frames_settings(options),
+        ),
+        shutdown_seconds=options.shutdown.timeout,
+        has_proxy_headers=arguments["proxy_headers"],
+        trusted_proxies=arguments["forwarded_allow_ips"],
+        has_access_log=arguments["access_log"],
+        ssl_context=server_context(tls) if tls.enabled else None,
+    )
+    try:
+        sockets = production.listen(
+            server_options.address,
+            server_options.port,
+            # Two processes on the memory engine would each have half of the clients.
+            is_shared=options.engine.type != "memory",
+        )
+    except OSError as error:
+        where = f"{server_options.address}:{server_options.port}"
+        raise CommandError(f"can't listen on {where}: {error.strerror or error}") from error
+
+    def announce() -> None:
+        logger.info(
+            "serving %s endpoints on %s",
+            ", ".join(endpoint_names(options)),
+            ", ".join(production.address_of(listening) for listening in sockets),
+        )
+
+    server = production.make_server(application, serve_settings, drain=_drain, on_started=announce)
+    return production.run(server, sockets, options.pid_file)
+
+
+async def _drain(seconds: float) -> None:
+    await bootstrap.get_node().drain(seconds)

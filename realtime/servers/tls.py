@@ -1,0 +1,50 @@
+"""TLS of the server's own listener, from PEM texts."""
+
+from __future__ import annotations
+
+import os
+import ssl
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from realtime.conf.options import TLSOptions
+from realtime.protocol.errors import ConfigError
+
+
+def server_context(options: TLSOptions) -> ssl.SSLContext:
+    """
+    Make the context of a listener.
+
+    With ``client_ca_pem`` clients must show a certificate of that authority.
+
+    Raises:
+        ConfigError: A certificate or key is missing or wrong; the text doesn't show any of it.
+
+    """
+    if not options.cert_pem or not options.key_pem:
+        raise ConfigError("http_server.tls needs cert_pem and key_pem")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["http/1.1"])
+    try:
+        with _file_of(options.cert_pem) as certificate, _file_of(options.key_pem) as key:
+            context.load_cert_chain(certificate, key)
+        if options.client_ca_pem:
+            context.load_verify_locations(cadata=options.client_ca_pem)
+            context.verify_mode = ssl.CERT_REQUIRED
+    except (ssl.SSLError, ValueError) as error:
+        raise ConfigError(f"http_server.tls: certificate or key can't be used: {error}") from error
+    return context
+
+
+@contextmanager
+def _file_of(text: str) -> Iterator[str]:
+    """Name a file with ``text`` for as long as it is needed: ``load_cert_chain`` takes nothing else."""
+    descriptor, path = tempfile.mkstemp(prefix="tidewire-")  # mode 0600
+    try:
+        with os.fdopen(descriptor, "w", encoding="ascii") as file:
+            file.write(text)
+        yield path
+    finally:
+        os.unlink(path)
