@@ -232,13 +232,11 @@ def _varint(value: int) -> bytes:
 
 
 def _read_varint(data: bytes, position: int) -> tuple[int, int]:
-    """Return a varint and where it ends."""
+    """Return a varint, which may exceed 64 bits, and where it ends."""
     value = 0
     for index, byte in enumerate(data[position : position + _LONGEST_VARINT]):
         value |= (byte & 0x7F) << 7 * index
         if byte < 0x80:
-            if value >= 2**64:
-                break
             return value, position + index + 1
     message = "bad varint"
     raise MalformedFrame(message)
