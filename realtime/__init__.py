@@ -1,0 +1,34 @@
+"""
+Tidewire: real-time messaging on Django.
+
+``from realtime import publish`` works in views, tasks and commands. Names are loaded when they are first used, since the
+pure rooms below must not bring Django along.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+
+_SHORTCUTS = (
+    "publish", "apublish", "broadcast", "abroadcast", "subscribe", "asubscribe",
+    "unsubscribe", "aunsubscribe", "disconnect", "adisconnect", "refresh", "arefresh",
+    "presence", "apresence", "presence_stats", "apresence_stats", "history", "ahistory",
+    "history_remove", "ahistory_remove", "channels", "achannels", "info", "ainfo",
+)  # fmt: skip
+_NAMES = {name: "realtime.shortcuts" for name in _SHORTCUTS} | {
+    "ApiError": "realtime.shortcuts",
+    "EngineError": "realtime.protocol.errors",
+    "register_rpc": "realtime.commands",
+}
+
+__all__ = sorted(_NAMES)  # noqa: PLE0605 -- computed from the table above
+
+
+def __getattr__(name: str) -> Any:
+    module = _NAMES.get(name)
+    if module is None:
+        message = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(message)
+    return getattr(import_module(module), name)

@@ -18,8 +18,22 @@ from msgspec import Raw
 EMPTY = Raw(b"")
 
 
+def payload(data: bytes) -> Raw:
+    """Wrap a payload; nothing at all is ``EMPTY`` itself, which is how an encoder knows to leave it out."""
+    return Raw(data) if data else EMPTY
+
+
 class _Message(msgspec.Struct, omit_defaults=True, gc=False):
     """Base of all messages: defaults are omitted; ``gc=False`` since none of them refers back to itself."""
+
+
+class _Request(_Message, forbid_unknown_fields=True):
+    """
+    Base of what clients send.
+
+    An unknown field is an error of the fast decoder only: ``protocol/lenient.py`` reads such a message again,
+    more slowly, with names in any case and what is unknown left out.
+    """
 
 
 class Error(_Message):
@@ -30,7 +44,7 @@ class Error(_Message):
     temporary: bool = False
 
 
-class StreamPosition(_Message, frozen=True):
+class StreamPosition(_Message, frozen=True, forbid_unknown_fields=True):
     """A place in a stream: ``offset`` counts from 1, ``epoch`` names the stream's generation."""
 
     offset: int = 0
@@ -67,7 +81,7 @@ class Publication(_Message, frozen=True):
     version: int = 0
 
 
-class FilterNode(_Message, frozen=True):
+class FilterNode(_Request, frozen=True):
     """A node of a tags filter."""
 
     op: str = ""
@@ -81,7 +95,7 @@ class FilterNode(_Message, frozen=True):
 # --- what clients ask ---------------------------------------------------------------------------
 
 
-class SubscribeRequest(_Message):
+class SubscribeRequest(_Request):
     """Subscribe to a channel; in ``ConnectRequest.subs`` the channel is the map's key."""
 
     channel: str = ""
@@ -103,7 +117,7 @@ class SubscribeRequest(_Message):
     asc: bool = False
 
 
-class ConnectRequest(_Message):
+class ConnectRequest(_Request):
     """The first command of a connection."""
 
     token: str = ""
@@ -117,11 +131,11 @@ class ConnectRequest(_Message):
     profile: str = ""
 
 
-class UnsubscribeRequest(_Message):
+class UnsubscribeRequest(_Request):
     channel: str = ""
 
 
-class PublishRequest(_Message):
+class PublishRequest(_Request):
     """``type`` 0 is a stream's publication, 1 a map's."""
 
     channel: str = ""
@@ -131,15 +145,15 @@ class PublishRequest(_Message):
     removed: bool = False
 
 
-class PresenceRequest(_Message):
+class PresenceRequest(_Request):
     channel: str = ""
 
 
-class PresenceStatsRequest(_Message):
+class PresenceStatsRequest(_Request):
     channel: str = ""
 
 
-class HistoryRequest(_Message):
+class HistoryRequest(_Request):
     """``limit`` 0 asks for the position only."""
 
     channel: str = ""
@@ -148,34 +162,34 @@ class HistoryRequest(_Message):
     reverse: bool = False
 
 
-class PingRequest(_Message):
+class PingRequest(_Request):
     pass
 
 
-class SendRequest(_Message):
+class SendRequest(_Request):
     data: Raw = EMPTY
 
 
-class RPCRequest(_Message):
+class RPCRequest(_Request):
     data: Raw = EMPTY
     method: str = ""
 
 
-class RefreshRequest(_Message):
+class RefreshRequest(_Request):
     token: str = ""
 
 
-class KeyedItem(_Message):
+class KeyedItem(_Request):
     key: str = ""
     version: int = 0
 
 
-class TrackBatch(_Message):
+class TrackBatch(_Request):
     signature: str = ""
     items: list[KeyedItem] = []
 
 
-class SubRefreshRequest(_Message):
+class SubRefreshRequest(_Request):
     """``type`` 0 refreshes the token, 1 tracks and 2 untracks keys of a shared poll."""
 
     channel: str = ""
@@ -185,7 +199,7 @@ class SubRefreshRequest(_Message):
     untrack: list[str] = []
 
 
-class Command(_Message):
+class Command(_Request):
     """What a client sends. ``id`` 0 without ``send`` is a pong."""
 
     id: int = 0
@@ -368,7 +382,7 @@ class Reply(_Message):
     sub_refresh: SubRefreshResult | None = None
 
 
-class EmulationRequest(_Message):
+class EmulationRequest(_Request):
     """The client-to-server half of a stream transport; ``data`` holds framed commands."""
 
     node: str = ""

@@ -1,0 +1,139 @@
+"""
+Build and keep this process's node.
+
+A server starts it at ``lifespan.startup``, or with the first connection where it has no lifespan. A process that serves nobody
+(a shell, a command, a worker) has none: ``running_node`` is None there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+from asgiref.sync import sync_to_async
+
+from realtime.auth.tokens import TokenVerifier
+from realtime.conf.loader import get_options
+from realtime.conf.snapshot import (
+    Configuration,
+    configuration_changed,
+    load_configuration,
+    read_revision,
+)
+from realtime.engines.memory import MemoryEngine
+from realtime.node.control import ReloadConfiguration
+from realtime.node.node import Node
+from realtime.version import VERSION
+
+
+logger = logging.getLogger(__name__)
+
+POLL_INTERVAL = 1.0  # seconds; one indexed read, which finds changes made by other processes
+
+_node: Node | None = None
+_starting: asyncio.Lock | None = None
+_poller: asyncio.Task[None] | None = None
+
+
+def running_node() -> Node | None:
+    """Return this process's node if it has one."""
+    return _node
+
+
+def get_node() -> Node:
+    """Return this process's node; raises ``RuntimeError`` in a process that serves nobody."""
+    if _node is None:
+        message = "no node runs in this process: it starts with the server"
+        raise RuntimeError(message)
+    return _node
+
+
+async def ensure_node() -> Node:
+    """Return the node, started now if this server did not say when it started."""
+    return _node if _node is not None else await start_node()
+
+
+async def start_node() -> Node:
+    """Build and start the node; a second call returns the same one."""
+    global _node, _poller, _starting  # noqa: PLW0603 -- one node per process is the point
+    if _starting is None:
+        _starting = asyncio.Lock()
+    async with _starting:
+        if _node is None:
+            node = await _build()
+            await node.start()
+            _node = node
+            _poller = asyncio.get_running_loop().create_task(_poll(node))
+            configuration_changed.connect(_on_change, dispatch_uid="realtime.bootstrap")
+            logger.info("node started", extra={"node": node.name})
+    return _node
+
+
+async def stop_node(*, drain: bool = True) -> None:
+    """Drain and stop the node; may be called twice."""
+    global _node, _poller, _starting  # noqa: PLW0603 -- one node per process is the point
+    node, _node = _node, None
+    _starting = None
+    configuration_changed.disconnect(dispatch_uid="realtime.bootstrap")
+    if _poller is not None:
+        _poller.cancel()
+        _poller = None
+    if node is not None:
+        if drain and node.connections:
+            await node.drain(min(node.options.shutdown.timeout, len(node.connections) / 1000))
+        await node.stop()
+
+
+async def _build() -> Node:
+    options = get_options()
+    configuration = await _load()
+    engine = MemoryEngine()
+    connection_verifier = TokenVerifier(
+        options.client.token, skip_signature=options.client.insecure_skip_token_signature_verify
+    )
+    subscription_verifier = connection_verifier
+    if options.client.subscription_token.enabled:
+        subscription_verifier = TokenVerifier(
+            options.client.subscription_token,
+            skip_signature=options.client.insecure_skip_token_signature_verify,
+        )
+    return Node(
+        options=options,
+        configuration=configuration,
+        broker=engine,
+        presence=engine,
+        control_bus=engine,
+        connection_verifier=connection_verifier,
+        subscription_verifier=subscription_verifier,
+        version=VERSION,
+        reload=_load,
+    )
+
+
+async def _load() -> Configuration:
+    return await sync_to_async(load_configuration)(get_options())
+
+
+async def _poll(node: Node) -> None:
+    """Notice changes that no signal of this process announces."""
+    refused = -1
+    while True:
+        await asyncio.sleep(POLL_INTERVAL)
+        try:
+            revision = await sync_to_async(read_revision)()
+            if revision not in (node.configuration.revision, refused):
+                await node.reload()
+                # Rows that do not validate are reported once, not every second.
+                refused = -1 if node.configuration.revision == revision else revision
+        except Exception:  # the database may be away; what is loaded stays in force
+            logger.warning("the configuration's revision was not read", exc_info=True)
+
+
+def _on_change(sender: object, **facts: Any) -> None:
+    """Tell the nodes; called after commit, in whichever thread saved."""
+    node = _node
+    if node is None or node.loop is None:
+        return
+    revision = int(facts.get("revision") or 0)
+    asyncio.run_coroutine_threadsafe(node.control(ReloadConfiguration(revision)), node.loop)

@@ -1,0 +1,425 @@
+"""
+One connection: it reads commands, carries them out in order, and writes.
+
+A transport hands in what it read by ``on_message`` and owns the socket; everything about the protocol is here and
+below. Commands of one connection run one after the other; one that has to wait holds back those behind it, and the
+transport stops reading meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any, Protocol
+
+from realtime.client import connecting, requests, subscribing
+from realtime.node.eager import run_eagerly
+from realtime.protocol import errors
+from realtime.protocol.errors import ClientError, Disconnect, EngineError, InternalError
+from realtime.protocol.framing import MalformedFrame
+from realtime.protocol.messages import (
+    Command,
+    Error,
+    Push,
+    Refresh,
+    Reply,
+    Unsubscribe,
+)
+from realtime.session.session import PONG, Session, SessionState
+from realtime.session.subscription import Subscription, SubscriptionState
+
+
+if TYPE_CHECKING:
+    from realtime.node.node import Node
+    from realtime.protocol.wire import Wire
+
+logger = logging.getLogger(__name__)
+
+
+class Transport(Protocol):
+    """What carries a connection's bytes; every method is synchronous."""
+
+    def write(self, framed: bytes) -> None:
+        """Send; what is written during one ``on_message`` may leave together."""
+
+    def direct_write(self, framed: bytes) -> None:
+        """Send without gathering; the hub keeps this one."""
+
+    def uncork(self) -> None:
+        """Let what was gathered leave now."""
+
+    def close(self, code: int, reason: str) -> None:
+        """Send what is queued, then end the connection."""
+
+    def buffer_size(self) -> int:
+        """Return the bytes that the peer has not taken yet."""
+
+    def pause_reading(self) -> None:
+        """Stop calling ``on_message``."""
+
+    def resume_reading(self) -> None:
+        """Go on."""
+
+
+class TransportFacts(Protocol):
+    """What is known about a connection before its first command."""
+
+    name: str
+    user_header: str
+    has_frame_pings: bool
+
+
+Handler = Callable[["Client", Any], Coroutine[Any, Any, Reply | None]]
+
+_HANDLERS: dict[str, Handler] = {
+    "connect": connecting.connect,
+    "refresh": connecting.refresh,
+    "subscribe": subscribing.subscribe,
+    "unsubscribe": subscribing.unsubscribe,
+    "sub_refresh": subscribing.sub_refresh,
+    "publish": requests.publish,
+    "presence": requests.presence,
+    "presence_stats": requests.presence_stats,
+    "history": requests.history,
+    "rpc": requests.rpc,
+    "send": requests.send,
+}
+
+
+class Client:
+    """
+    One connection and its session.
+
+    Args:
+        node: The process that it is connected to.
+        session: Its state.
+        wire: How its messages look.
+        transport: What carries them.
+        transport_name: For logs and metrics.
+        user_header: The user that a trusted reverse proxy named, or empty.
+        frame_ping: A ready-made PING frame where the client asked for those in place of the protocol's.
+
+    """
+
+    __slots__ = (
+        "_inbox",
+        "_ping_slot",
+        "_task",
+        "_tick_slot",
+        "_timer",
+        "buffer_size",
+        "direct_write",
+        "frame_ping",
+        "is_closed",
+        "is_paused",
+        "node",
+        "session",
+        "transport",
+        "transport_name",
+        "uncork",
+        "user_header",
+        "wire",
+        "write",
+    )
+
+    def __init__(
+        self,
+        node: Node,
+        session: Session,
+        wire: Wire,
+        transport: Transport,
+        *,
+        transport_name: str,
+        user_header: str = "",
+        frame_ping: bytes = b"",
+    ) -> None:
+        self.node = node
+        self.session = session
+        self.wire = wire
+        self.transport = transport
+        self.transport_name = transport_name
+        self.user_header = user_header
+        self.frame_ping = frame_ping
+        self.write = transport.write
+        self.direct_write = transport.direct_write
+        self.uncork = transport.uncork
+        self.buffer_size = transport.buffer_size
+        self.is_closed = False
+        self.is_paused = False
+        self._task: asyncio.Task[None] | None = None
+        self._inbox: deque[bytes] | None = None
+        self._timer: asyncio.TimerHandle | None = asyncio.get_running_loop().call_later(
+            node.options.client.stale_close_delay, self.disconnect, *errors.STALE
+        )
+        self._ping_slot = self._tick_slot = -1
+        node.connections.add(self)
+
+    # --- what the transport reports --------------------------------------------------------------
+
+    def on_message(self, data: bytes, is_text: bool = True) -> None:
+        """Carry out a frame's commands, after those that are still being carried out."""
+        if self.is_closed:
+            return
+        if self._task is not None:
+            if self._inbox is None:
+                self._inbox = deque()
+            self._inbox.append(data)
+            self.transport.pause_reading()
+            return
+        if self.wire.is_json and not is_text and not data.isascii():
+            try:
+                data.decode()
+            except UnicodeDecodeError:
+                self.disconnect(*errors.BAD_REQUEST)
+                return
+        self._start(data)
+
+    def on_close(self, code: int = 1006) -> None:
+        """The connection is gone."""
+        self._tear_down()
+
+    def on_pause(self) -> None:
+        """The transport's buffer is full: from now on this reader is looked after on its own."""
+        if self.is_closed or self.is_paused:
+            return
+        self.is_paused = True
+        self.node.hub.pause(self)
+        if self.buffer_size() > self.node.options.client.queue_max_size:
+            self.disconnect(*errors.SLOW)
+            return
+        self.node.watch_slow(self)
+
+    def on_resume(self) -> None:
+        """The reader has caught up."""
+        if self.is_closed or not self.is_paused:
+            return
+        self.is_paused = False
+        self.node.unwatch_slow(self)
+        self.node.hub.resume(self)
+
+    def on_pong(self) -> None:
+        """A PONG frame came, which answers a PING frame of ours."""
+        if self.frame_ping:
+            self.session.is_pong_due = False
+
+    # --- commands --------------------------------------------------------------------------------
+
+    def _start(self, data: bytes) -> None:
+        _, task = run_eagerly(self._carry_out(data))
+        if task is not None:
+            self._task = task
+            task.add_done_callback(self._continue)
+
+    def _continue(self, task: asyncio.Task[None]) -> None:
+        self._task = None
+        if not task.cancelled() and task.exception() is not None:
+            logger.error("a connection's task failed", exc_info=task.exception())
+        while self._inbox and not self.is_closed and self._task is None:
+            self._start(self._inbox.popleft())
+        if self._task is None and not self.is_closed and self._inbox is not None:
+            self._inbox = None
+            self.transport.resume_reading()
+
+    async def _carry_out(self, data: bytes) -> None:
+        """Carry out one frame; a disconnect ends it, an error reply does not."""
+        session = self.session
+        try:
+            for command in self.wire.decode_commands(data):
+                if session.state >= SessionState.UNUSABLE:
+                    return
+                method = session.route(command)
+                if method is not PONG:
+                    await self._execute(command, method)
+                if self.is_closed:
+                    return
+        except MalformedFrame:
+            if session.state is not SessionState.UNUSABLE:
+                self.disconnect(*errors.BAD_REQUEST)
+        except Disconnect as end:
+            self.disconnect(end.code, end.reason)
+
+    async def _execute(self, command: Command, method: str) -> None:
+        try:
+            reply = await _HANDLERS[method](self, command)
+        except Disconnect:
+            raise
+        except ClientError as error:
+            self._refuse(command, method, error)
+        except EngineError:
+            logger.exception("a backend failed", extra={"method": method, "client": self.session.client_id})
+            self._refuse(command, method, InternalError())
+        except Exception:  # the wire gets a code, the log the rest
+            logger.exception("a command failed", extra={"method": method, "client": self.session.client_id})
+            self._refuse(command, method, InternalError())
+        else:
+            if reply is not None:
+                self.send(reply)
+
+    def _refuse(self, command: Command, method: str, error: ClientError) -> None:
+        if method == "connect":
+            self.session.state = SessionState.UNUSABLE
+        self.send(
+            Reply(
+                id=command.id,
+                error=Error(code=error.code, message=error.message, temporary=error.temporary),
+            )
+        )
+
+    # --- writing ---------------------------------------------------------------------------------
+
+    def send(self, reply: Reply) -> None:
+        """Write a reply or a push."""
+        self.write_checked(self.wire.encode_reply(reply))
+
+    def push(self, push: Push) -> None:
+        """Write a push."""
+        self.send(Reply(push=push))
+
+    def write_checked(self, message: bytes) -> None:
+        """Write to this connection alone; one whose queue is over its limit is ended."""
+        if self.is_closed:
+            return
+        self.write(message)
+        if self.is_paused and self.buffer_size() > self.node.options.client.queue_max_size:
+            self.disconnect(*errors.SLOW)
+
+    def ping(self) -> None:
+        """Send a ping that the client has to answer."""
+        if self.is_closed:
+            return
+        self.session.is_pong_due = True
+        self.write(self.frame_ping or self.wire.ping)
+
+    # --- the connection's life -------------------------------------------------------------------
+
+    def connected(self) -> None:
+        """Begin what a connected client has: pings, maintenance, its expiry."""
+        self.session.state = SessionState.CONNECTED
+        self._ping_slot = self.node.pings.add(self)
+        self._tick_slot = self.node.ticks.add(self)
+        self.schedule_expiry()
+
+    def schedule_expiry(self) -> None:
+        """Arm the timer that ends an expired connection."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        expire_at = self.session.expire_at
+        if expire_at:
+            delay = expire_at - self.node.clock() + self.node.options.client.expired_close_delay
+            self._timer = asyncio.get_running_loop().call_later(
+                max(delay, 0), self.disconnect, *errors.CONNECTION_EXPIRED
+            )
+
+    def refreshed_by_server(self, expire_at: int) -> None:
+        """Take another expiry and tell the client."""
+        now = self.node.clock()
+        self.session.expire_at = expire_at
+        self.schedule_expiry()
+        ttl = max(int(expire_at - now), 1) if expire_at else 0
+        self.push(Push(refresh=Refresh(expires=bool(expire_at), ttl=ttl)))
+
+    def maintain(self, now: float) -> None:
+        """Once per presence interval: end expired subscriptions, refresh presence."""
+        grace = self.node.options.client.expired_sub_close_delay
+        refreshed = []
+        for subscription in tuple(self.session.subscriptions.values()):
+            if not subscription.is_established:
+                continue
+            if subscription.expire_at and now > subscription.expire_at + grace:
+                if subscription.is_server_side:
+                    self.disconnect(*errors.SUBSCRIPTION_EXPIRED)
+                    return
+                self.unsubscribe(subscription, *errors.UNSUBSCRIBED_EXPIRED)
+            elif subscription.options.presence:
+                refreshed.append(subscription)
+        if refreshed:
+            self.node.spawn(self._refresh_presence(refreshed))
+
+    async def _refresh_presence(self, subscriptions: list[Subscription]) -> None:
+        for subscription in subscriptions:
+            if subscription.is_established:
+                info = self.session.client_info(subscription.channel)
+                try:
+                    await self.node.presence.add(
+                        subscription.channel, self.session.client_id, info
+                    )
+                except EngineError:
+                    # The entry lives on for its TTL, and the next tick tries again.
+                    logger.warning("presence was not refreshed", exc_info=True)
+                    return
+
+    def lose_state(self, subscription: Subscription) -> None:
+        """Publications of a positioned subscription are lost: let the SDK recover."""
+        if subscription.is_server_side:
+            self.disconnect(*errors.INSUFFICIENT_STATE)
+        else:
+            self.unsubscribe(subscription, *errors.UNSUBSCRIBED_INSUFFICIENT)
+
+    def unsubscribe(self, subscription: Subscription, code: int, reason: str) -> None:
+        """End a subscription from the server's side; one that is still beginning ends when it has begun."""
+        if self.session.subscriptions.get(subscription.channel) is not subscription:
+            return
+        if not subscription.is_established:
+            subscription.ends_with = (code, reason)
+            return
+        self.drop(subscription)
+        self.push(
+            Push(channel=subscription.channel, unsubscribe=Unsubscribe(code=code, reason=reason))
+        )
+
+    def drop(self, subscription: Subscription) -> None:
+        """Forget a subscription; what others must know follows."""
+        was_established = subscription.is_established
+        had_presence = subscription.state >= SubscriptionState.HOLDING
+        info = self.session.client_info(subscription.channel)
+        if self.session.subscriptions.get(subscription.channel) is subscription:
+            del self.session.subscriptions[subscription.channel]
+        self.node.leave(subscription)
+        if not had_presence:
+            return
+        options = subscription.options
+        if options.presence or (options.emit_join_leave and was_established):
+            self.node.spawn(self.node.announce_leave(subscription, info, was_established))
+
+    def disconnect(self, code: int, reason: str) -> None:
+        """End the connection; may be called twice."""
+        if self.is_closed:
+            return
+        self.transport.close(code, reason)
+        logger.debug(
+            "disconnected",
+            extra={"client": self.session.client_id, "user": self.session.user, "code": code},
+        )
+        self._tear_down()
+
+    def _tear_down(self) -> None:
+        if self.is_closed:
+            return
+        self.is_closed = True
+        node, session = self.node, self.session
+        session.state = SessionState.CLOSED
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._ping_slot >= 0:
+            node.pings.discard(self, self._ping_slot)
+            node.ticks.discard(self, self._tick_slot)
+        if self.is_paused:
+            node.unwatch_slow(self)
+        node.connections.discard(self)
+        node.hub.remove_client(self)
+        for subscription in tuple(session.subscriptions.values()):
+            self.drop(subscription)
+        self._inbox = None
+        if self._task is not None and self._task is not _current_task():
+            self._task.cancel()
+
+
+def _current_task() -> asyncio.Task[Any] | None:
+    try:
+        return asyncio.current_task()
+    except RuntimeError:
+        return None

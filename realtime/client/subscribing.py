@@ -1,0 +1,335 @@
+"""
+Subscribe, unsubscribe, refresh a subscription.
+
+The order in ``establish`` is what makes recovery exact: hold live publications back, join the channel, appear in presence,
+read the stream, join what was read with what was held back, write the reply, go live. From the last join to going
+live nothing awaits.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from realtime.auth.tokens import SubscriptionToken, TokenExpired, TokenInvalid
+from realtime.engines.base import HistoryFilter
+from realtime.protocol import errors
+from realtime.protocol.errors import (
+    BadRequestError,
+    ClientError,
+    Disconnect,
+    EngineError,
+    ExpiredError,
+    NotAvailableError,
+    PermissionDeniedError,
+    TokenExpiredError,
+    UnrecoverablePositionError,
+)
+from realtime.protocol.messages import (
+    EMPTY,
+    Command,
+    Raw,
+    Reply,
+    StreamPosition,
+    SubRefreshResult,
+    SubscribeRequest,
+    SubscribeResult,
+    UnsubscribeResult,
+    payload,
+)
+from realtime.session.permissions import (
+    GrantedOptions,
+    SubscriptionSource,
+    authorize_subscribe,
+    check_subscribe,
+    grant_options,
+)
+from realtime.session.recovery import (
+    Recovery,
+    merge_publications,
+    recover_cache,
+    recover_stream,
+)
+from realtime.session.subscription import Subscription
+
+
+if TYPE_CHECKING:
+    from realtime.client.client import Client
+    from realtime.namespaces.table import Channel
+
+REJECT_UNRECOVERED = 2  # SubscribeRequest.flag
+YEAR = 365 * 24 * 3600  # a longer ttl is clamped: SDKs keep timers in 32 bits of milliseconds
+
+
+@dataclass(slots=True)
+class Established:
+    """A subscription whose reply is ready: write ``result``, then call ``begin``."""
+
+    subscription: Subscription
+    result: SubscribeResult
+    position: StreamPosition | None
+
+    def begin(self) -> None:
+        """Go live and let others know; to be called right after the reply is written."""
+        subscription, client = self.subscription, self.subscription.client
+        if client.is_closed:
+            return
+        client.node.hub.go_live(subscription, self.position)
+        if subscription.options.emit_join_leave:
+            client.node.spawn(client.node.announce_join(subscription))
+        if subscription.ends_with is not None:
+            client.unsubscribe(subscription, *subscription.ends_with)
+
+
+async def subscribe(client: Client, command: Command) -> Reply | None:
+    """Subscribe from the client's side."""
+    request = command.subscribe
+    assert request is not None
+    session, node = client.session, client.node
+    channel = check_subscribe(
+        node.table,
+        request.channel,
+        requested_type=request.type,
+        has_token=bool(request.token),
+        delta=request.delta,
+        is_subscribed=request.channel in session.subscriptions,
+        is_limit_reached=len(session.subscriptions) >= node.options.client.channel_limit,
+    )
+    if request.type:
+        raise NotAvailableError
+    subscription = session.subscriptions[request.channel] = Subscription(request.channel, client)
+    try:
+        data = await _authorize(client, subscription, channel, request)
+        established = await establish(client, subscription, request, data=data)
+    except BaseException:  # cancelled counts too: nothing may stay behind
+        client.drop(subscription)
+        raise
+    client.send(Reply(id=command.id, subscribe=established.result))
+    established.begin()
+    return None
+
+
+async def _authorize(
+    client: Client, subscription: Subscription, channel: Channel, request: SubscribeRequest
+) -> Raw:
+    """Fill in a subscription's rights; returns the ``data`` of the reply."""
+    session, node = client.session, client.node
+    is_insecure = node.options.client.insecure
+    token: SubscriptionToken | None = None
+    if request.token:
+        token = await verify_subscription(client, request.token, request.channel)
+        subscription.source = SubscriptionSource.SUBSCRIPTION_TOKEN
+        subscription.info = payload(token.info)
+        subscription.expire_at = token.expire_at
+    else:
+        subscription.source = authorize_subscribe(
+            channel, user=session.user, is_insecure=is_insecure
+        )
+    if 0 < subscription.expire_at <= node.clock():
+        raise ExpiredError
+    if request.tf is not None:
+        # Filters come with a later version; a namespace that allows them is not served without.
+        raise BadRequestError
+    subscription.options = grant_options(
+        channel,
+        user=session.user,
+        is_insecure=is_insecure,
+        positioned=request.positioned,
+        recoverable=request.recoverable,
+        join_leave=request.join_leave,
+        override=token.override if token is not None else None,
+    )
+    return payload(token.data) if token is not None else EMPTY
+
+
+async def verify_subscription(client: Client, text: str, channel: str) -> SubscriptionToken:
+    """
+    Verify a subscription token against the connection that brings it.
+
+    Raises:
+        PermissionDeniedError, TokenExpiredError, UnknownChannelError: The token is no good.
+        Disconnect: 3500, it is somebody else's, or for something else.
+
+    """
+    node, session = client.node, client.session
+    try:
+        token = await node.subscription_verifier.verify_subscription(text, node.clock())
+    except TokenExpired as error:
+        raise TokenExpiredError from error
+    except TokenInvalid as error:
+        raise PermissionDeniedError from error
+    if node.table.resolve(token.channel) is None:
+        raise errors.UnknownChannelError
+    if (
+        token.channel != channel
+        or token.user != session.user
+        or (token.client and token.client != session.client_id)
+    ):
+        raise Disconnect(*errors.INVALID_TOKEN)
+    return token
+
+
+async def establish(
+    client: Client, subscription: Subscription, request: SubscribeRequest, *, data: Raw = EMPTY
+) -> Established:
+    """
+    Join a channel and work out what the client is told; ``subscription.options`` must be set.
+
+    Raises:
+        Disconnect: 3004 when a backend fails, 3010 when publications are missing between what was read and
+            what came.
+        UnrecoverablePositionError: The request rejects a subscription that does not recover.
+
+    """
+    node, options = client.node, subscription.options
+    channel = subscription.channel
+    try:
+        await node.join(subscription)
+        if options.presence:
+            await node.presence.add(
+                channel, client.session.client_id, client.session.client_info(channel)
+            )
+        is_recovering = options.recoverable and (
+            request.recover or (options.is_cache and options.auto_recover)
+        )
+        result = SubscribeResult(data=data, was_recovering=request.recover or is_recovering)
+        if subscription.expire_at:
+            result.expires, result.ttl = True, ttl_of(subscription.expire_at, node.clock())
+        if not subscription.is_positioned:
+            return Established(subscription, result, None)
+        recovery, top = await _read(client, subscription, request, is_recovering)
+    except EngineError as error:
+        raise Disconnect(*errors.SERVER_ERROR) from error
+    if not is_recovering:
+        recovery = Recovery(recovered=False)
+    elif not recovery.recovered and request.flag & REJECT_UNRECOVERED and not options.is_cache:
+        raise UnrecoverablePositionError
+    return _merge(subscription, request, result, recovery, top)
+
+
+async def _read(
+    client: Client, subscription: Subscription, request: SubscribeRequest, is_recovering: bool
+) -> tuple[Recovery, StreamPosition]:
+    node, options = client.node, subscription.options
+    asked = StreamPosition(request.offset, request.epoch)
+    if not is_recovering:
+        what = HistoryFilter(limit=0)
+    elif options.is_cache:
+        what = HistoryFilter(limit=1, reverse=True)
+    else:
+        limit = node.options.client.recovery_max_publication_limit or -1
+        what = HistoryFilter(limit=limit, since=StreamPosition(request.offset, ""))
+    history = await node.broker.history(subscription.channel, what, options.history_meta_ttl)
+    if not is_recovering:
+        return Recovery(recovered=False), history.top
+    if options.is_cache:
+        latest = history.publications[0] if history.publications else None
+        return recover_cache(latest, history.top, asked), history.top
+    return recover_stream(history.publications, history.top, asked), history.top
+
+
+def _merge(
+    subscription: Subscription,
+    request: SubscribeRequest,
+    result: SubscribeResult,
+    recovery: Recovery,
+    top: StreamPosition,
+) -> Established:
+    """Join what was read with what was held back meanwhile, and fill in the positions."""
+    options = subscription.options
+    held_back = [
+        publication
+        for publication, position in subscription.buffer or ()
+        if position.offset > top.offset and position.epoch == top.epoch
+    ]
+    if any(position.offset and position.epoch != top.epoch for _, position in subscription.buffer or ()):
+        raise Disconnect(*errors.INSUFFICIENT_STATE)
+    merged = merge_publications(recovery.publications, held_back)
+    if merged is None or (held_back and held_back[0].offset != top.offset + 1):
+        raise Disconnect(*errors.INSUFFICIENT_STATE)
+    latest = max(top.offset, held_back[-1].offset if held_back else 0)
+    if recovery.recovered and options.is_cache and len(merged) > 1:
+        merged = merged[-1:]
+    result.positioned = True
+    result.recoverable = options.recoverable
+    result.epoch = top.epoch
+    result.recovered = recovery.recovered
+    result.offset = request.offset if recovery.recovered else latest
+    if recovery.recovered:
+        result.publications = list(merged)
+    return Established(subscription, result, StreamPosition(latest, top.epoch))
+
+
+async def unsubscribe(client: Client, command: Command) -> Reply:
+    """Unsubscribe from the client's side; it always succeeds."""
+    assert command.unsubscribe is not None
+    channel = command.unsubscribe.channel
+    if not channel:
+        raise Disconnect(*errors.BAD_REQUEST)
+    subscription = client.session.subscriptions.get(channel)
+    if subscription is not None:
+        client.drop(subscription)
+    return Reply(id=command.id, unsubscribe=UnsubscribeResult())
+
+
+async def sub_refresh(client: Client, command: Command) -> Reply:
+    """Take a new token for a subscription."""
+    request = command.sub_refresh
+    assert request is not None
+    if not request.channel:
+        raise Disconnect(*errors.BAD_REQUEST)
+    subscription = client.session.subscriptions.get(request.channel)
+    if subscription is None or not subscription.is_established:
+        raise PermissionDeniedError
+    if subscription.is_server_side:
+        raise Disconnect(*errors.BAD_REQUEST)
+    if request.type:
+        raise NotAvailableError
+    if not request.token:
+        raise BadRequestError
+    try:
+        token = await verify_subscription(client, request.token, request.channel)
+    except TokenExpiredError:
+        raise
+    except ClientError as error:
+        raise Disconnect(*errors.INVALID_TOKEN) from error
+    now = client.node.clock()
+    if token.expire_at and token.expire_at < now:
+        raise ExpiredError
+    subscription.expire_at = token.expire_at
+    if token.info:
+        subscription.info = payload(token.info)
+    result = SubRefreshResult()
+    if token.expire_at:
+        result.expires, result.ttl = True, ttl_of(token.expire_at, now)
+    return Reply(id=command.id, sub_refresh=result)
+
+
+def ttl_of(expire_at: int, now: float) -> int:
+    """Return the seconds left, at least 1 since SDKs want the key, at most a year."""
+    return min(max(int(expire_at - now), 1), YEAR)
+
+
+async def subscribe_server_side(
+    client: Client,
+    channel: str,
+    options: GrantedOptions,
+    source: SubscriptionSource,
+    request: SubscribeRequest,
+    *,
+    info: Raw = EMPTY,
+    data: Raw = EMPTY,
+    expire_at: int = 0,
+) -> Established:
+    """Reserve and establish a subscription that the client did not ask for itself."""
+    subscription = Subscription(channel, client, is_server_side=True)
+    subscription.options = options
+    subscription.source = source
+    subscription.info = info
+    subscription.expire_at = expire_at
+    client.session.subscriptions[channel] = subscription
+    try:
+        return await establish(client, subscription, request, data=data)
+    except BaseException:  # cancelled counts too: nothing may stay behind
+        client.drop(subscription)
+        raise

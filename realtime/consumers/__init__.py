@@ -1,0 +1,3 @@
+"""Channels consumers, one transport per module."""
+
+from __future__ import annotations

@@ -1,0 +1,237 @@
+"""
+The bidirectional WebSocket.
+
+Where the server offers ``tidewire.frames`` the consumer attaches the client to the socket and returns: nothing of Channels
+stays behind per connection. Elsewhere it reads and writes by plain ASGI events, with one task that writes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import uuid
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Any
+from urllib.parse import parse_qs
+
+from channels.consumer import AsyncConsumer
+
+from realtime import bootstrap
+from realtime.client.client import Client
+from realtime.consumers.origins import is_origin_allowed
+from realtime.node.node import Node
+from realtime.protocol import errors
+from realtime.protocol.wire import (
+    ASGI_JSON,
+    ASGI_PROTOBUF,
+    FRAMES_JSON,
+    FRAMES_PROTOBUF,
+    PING_FRAME,
+    frame,
+)
+from realtime.session.session import Session
+
+
+logger = logging.getLogger(__name__)
+
+EXTENSION = "tidewire.frames"
+SUBPROTOCOLS = ("centrifuge-json", "centrifuge-protobuf")
+MESSAGES_PER_FRAME = 16  # the reference's bound, which SDKs are used to
+
+Receive = Callable[[], Awaitable[dict[str, Any]]]
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+
+
+class WebSocketConsumer(AsyncConsumer):
+    """``/connection/websocket``: the client protocol over a WebSocket, JSON or Protobuf."""
+
+    async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
+        """
+        Serve one connection.
+
+        Channels' own ``__call__`` and ``dispatch`` would start a listener per connection and visit a thread
+        before each message; connections here belong to no group of the layer, the node does.
+        """
+        event = await receive()
+        if event["type"] != "websocket.connect":
+            return
+        node = await bootstrap.ensure_node()
+        headers = _headers(scope)
+        refusal = _refusal(node, headers)
+        if refusal:
+            await _refuse(scope, send, refusal)
+            return
+        query = parse_qs(scope.get("query_string", b"").decode("latin-1"))
+        subprotocol = next(
+            (each for each in scope.get("subprotocols", ()) if each in SUBPROTOCOLS), None
+        )
+        is_protobuf = (
+            query.get("format") == ["protobuf"]
+            or query.get("cf_protocol") == ["protobuf"]
+            or subprotocol == "centrifuge-protobuf"
+        )
+        await send({"type": "websocket.accept", "subprotocol": subprotocol})
+        extension = scope.get("extensions", {}).get(EXTENSION)
+        user_header = _user_header(node, headers)
+        session = Session(str(uuid.uuid4()))
+        if extension is not None:
+            has_frame_pings = query.get("cf_ws_frame_ping_pong") == ["true"]
+            client = Client(
+                node,
+                session,
+                FRAMES_PROTOBUF if is_protobuf else FRAMES_JSON,
+                extension,
+                transport_name="websocket",
+                user_header=user_header,
+                frame_ping=frame(b"", PING_FRAME) if has_frame_pings else b"",
+            )
+            extension.attach(client)
+            return
+        transport = AsgiTransport(node, send, is_protobuf=is_protobuf)
+        client = Client(
+            node,
+            session,
+            ASGI_PROTOBUF if is_protobuf else ASGI_JSON,
+            transport,
+            transport_name="websocket",
+            user_header=user_header,
+        )
+        transport.client = client
+        await transport.serve(receive)
+
+
+class AsgiTransport:
+    """A connection over plain ASGI events: a bounded queue and the task that empties it."""
+
+    def __init__(self, node: Node, send: Send, *, is_protobuf: bool) -> None:
+        self.client: Client | None = None
+        self._node = node
+        self._send = send
+        self._is_protobuf = is_protobuf
+        self._queue: deque[bytes] = deque()
+        self._size = 0
+        self._wakeup = asyncio.Event()
+        self._close: tuple[int, str] | None = None
+        self._may_read = asyncio.Event()
+        self._may_read.set()
+
+    # --- Transport -------------------------------------------------------------------------------
+
+    def write(self, framed: bytes) -> None:
+        """Queue a message; a queue over its limit ends the connection."""
+        if self._close is not None:
+            return
+        self._queue.append(framed)
+        self._size += len(framed)
+        self._wakeup.set()
+        if self._size > self._node.options.client.queue_max_size and self.client is not None:
+            self._queue.clear()
+            self.client.disconnect(*errors.SLOW)
+
+    direct_write = write
+
+    def uncork(self) -> None:
+        """Do nothing: all writes take the same queue."""
+
+    def close(self, code: int, reason: str) -> None:
+        """Close after what is queued."""
+        if self._close is None:
+            self._close = (code, reason)
+            self._wakeup.set()
+
+    def buffer_size(self) -> int:
+        """Return the bytes that wait."""
+        return self._size
+
+    def pause_reading(self) -> None:
+        """Stop taking events."""
+        self._may_read.clear()
+
+    def resume_reading(self) -> None:
+        """Go on."""
+        self._may_read.set()
+
+    # --- the connection --------------------------------------------------------------------------
+
+    async def serve(self, receive: Receive) -> None:
+        """Read until the connection ends."""
+        assert self.client is not None
+        writer = asyncio.create_task(self._write_out())
+        limit = self._node.options.websocket.message_size_limit
+        try:
+            while True:
+                await self._may_read.wait()
+                event = await receive()
+                if event["type"] == "websocket.disconnect":
+                    self.client.on_close(event.get("code") or 1005)
+                    break
+                text = event.get("text")
+                data = text.encode() if text is not None else event.get("bytes") or b""
+                if len(data) > limit:
+                    self.client.disconnect(1009, "")
+                    break
+                self.client.on_message(data, text is not None)
+                if self._close is not None:
+                    break
+        finally:
+            self.client.on_close()
+            self._close = self._close or (1000, "")
+            self._wakeup.set()
+            await writer
+
+    async def _write_out(self) -> None:
+        """Write what is queued, then close; a write that takes too long, or fails, ends the connection."""
+        timeout = self._node.options.websocket.write_timeout or None
+        try:
+            while True:
+                await self._wakeup.wait()
+                self._wakeup.clear()
+                while self._queue:
+                    await asyncio.wait_for(self._send(self._next_event()), timeout)
+                if self._close is not None:
+                    code, reason = self._close
+                    await asyncio.wait_for(
+                        self._send({"type": "websocket.close", "code": code, "reason": reason}),
+                        timeout,
+                    )
+                    return
+        except (OSError, RuntimeError, TimeoutError):
+            # The peer went away, or the server says so by an error of its own.
+            if self.client is not None:
+                self.client.disconnect(*errors.WRITE_ERROR)
+
+    def _next_event(self) -> dict[str, Any]:
+        count = min(len(self._queue), MESSAGES_PER_FRAME)
+        messages = [self._queue.popleft() for _ in range(count)]
+        self._size -= sum(map(len, messages))
+        if self._is_protobuf:
+            return {"type": "websocket.send", "bytes": b"".join(messages)}
+        return {"type": "websocket.send", "text": b"\n".join(messages).decode()}
+
+
+def _headers(scope: dict[str, Any]) -> dict[str, str]:
+    return {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+
+
+def _refusal(node: Node, headers: dict[str, str]) -> int:
+    """Return the HTTP status that refuses a connection, or 0."""
+    if not is_origin_allowed(headers.get("origin"), node.options.client.allowed_origins):
+        logger.info("origin refused", extra={"origin": headers.get("origin")})
+        return 403
+    if not node.admit():
+        return 503
+    return 0
+
+
+async def _refuse(scope: dict[str, Any], send: Send, status: int) -> None:
+    if status != 403 and "websocket.http.response" in scope.get("extensions", {}):
+        await send({"type": "websocket.http.response.start", "status": status, "headers": []})
+        await send({"type": "websocket.http.response.body", "body": b""})
+    else:
+        await send({"type": "websocket.close"})  # before accept: 403
+
+
+def _user_header(node: Node, headers: dict[str, str]) -> str:
+    name = node.options.client.user_id_http_header
+    return headers.get(name.lower(), "") if name else ""

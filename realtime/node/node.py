@@ -1,0 +1,561 @@
+"""
+One process of Tidewire: it binds the hub to a broker, carries out what nodes ask of each other, and keeps time.
+
+It knows no Django: options, configuration, engines and verifiers come in by the constructor.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+import uuid
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from realtime.client.subscribing import subscribe_server_side
+from realtime.engines.base import HistoryFilter
+from realtime.node.control import (
+    ControlCommand,
+    DisconnectUser,
+    NodeInfo,
+    RefreshUser,
+    ReloadConfiguration,
+    SubscribeUser,
+    UnsubscribeUser,
+    decode_control,
+    encode_control,
+)
+from realtime.node.eager import run_eagerly
+from realtime.node.hub import Hub
+from realtime.node.ticker import Wheel
+from realtime.protocol import errors
+from realtime.protocol.errors import (
+    ClientError,
+    Disconnect,
+    EngineError,
+    UnrecoverablePositionError,
+)
+from realtime.protocol.messages import (
+    ClientInfo,
+    Publication,
+    Push,
+    StreamPosition,
+    Subscribe,
+    SubscribeRequest,
+    payload,
+)
+from realtime.session.permissions import SubscriptionSource, grant_options
+from realtime.session.subscription import Subscription
+
+
+if TYPE_CHECKING:
+    from realtime.auth.tokens import TokenVerifier
+    from realtime.client.client import Client
+    from realtime.conf.options import ProcessOptions
+    from realtime.conf.snapshot import Configuration
+    from realtime.engines.base import (
+        Broker,
+        ControlBus,
+        History,
+        PresenceManager,
+        PublishOptions,
+        PublishOutcome,
+    )
+    from realtime.namespaces.table import Channel, NamespaceTable
+
+logger = logging.getLogger(__name__)
+
+TICK = 1.0  # seconds between two rounds of housekeeping
+LEAVE_DELAY = 1.0  # a channel left and joined again within it costs the broker nothing
+RECHECK_DELAY = 0.5  # a stream may be ahead of its own PUB/SUB message for so long
+
+
+class Node:
+    """
+    A process with connections.
+
+    Args:
+        options: Process options, fixed for its life.
+        configuration: The rows' snapshot; ``reload`` replaces it in one step.
+        broker: Streams and PUB/SUB.
+        presence: Who is in a channel.
+        control_bus: How nodes reach each other.
+        connection_verifier: For connection tokens.
+        subscription_verifier: For subscription tokens.
+        version: The product's version, which clients are told.
+        reload: Loads the configuration anew; awaited on ``ReloadConfiguration``.
+        clock: Unix time in seconds.
+
+    """
+
+    def __init__(
+        self,
+        *,
+        options: ProcessOptions,
+        configuration: Configuration,
+        broker: Broker,
+        presence: PresenceManager,
+        control_bus: ControlBus,
+        connection_verifier: TokenVerifier,
+        subscription_verifier: TokenVerifier,
+        version: str,
+        reload: Callable[[], Awaitable[Configuration]] | None = None,
+        name: str = "",
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.id = str(uuid.uuid4())
+        self.name = name or options.node.name or self.id
+        self.version = version
+        self.options = options
+        self.configuration = configuration
+        self.table: NamespaceTable = configuration.table
+        self.broker = broker
+        self.presence = presence
+        self.connection_verifier = connection_verifier
+        self.subscription_verifier = subscription_verifier
+        self.clock = clock
+        self.started_at = clock()
+        self.hub = Hub(write_delay=options.websocket.write_delay)
+        self.connections: set[Client] = set()
+        self.is_draining = False
+        self.publications = 0
+        self.pings: Wheel[Client] = Wheel(
+            options.client.ping_interval, self._ping, random.random
+        )
+        self.ticks: Wheel[Client] = Wheel(
+            options.client.presence_update_interval, self._maintain, random.random
+        )
+        self.loop: asyncio.AbstractEventLoop | None = None
+        self._control_bus = control_bus
+        self._reload = reload
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._slow: dict[Client, asyncio.TimerHandle] = {}
+        self._joined: set[str] = set()
+        self._leaving: dict[str, float] = {}
+        self._locks: dict[str, asyncio.Lock] = {}
+        self._checked: dict[str, float] = {}
+        self._admitted = (0, 0)
+        self._ticker: asyncio.TimerHandle | None = None
+        self._housekeeping: asyncio.Task[None] | None = None
+
+    # --- life ------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Connect the broker and begin to tick."""
+        self.loop = asyncio.get_running_loop()
+        await self.broker.start(self)
+        self.pings.start()
+        self.ticks.start()
+        self._ticker = self.loop.call_later(TICK, self._tick)
+
+    async def drain(self, seconds: float) -> None:
+        """Send every client away with 3001, spread over ``seconds`` so that they do not come back at once."""
+        self.is_draining = True
+        connections = list(self.connections)
+        rounds = max(1, min(len(connections), int(seconds * 20)))
+        for number in range(rounds):
+            for client in connections[number::rounds]:
+                client.disconnect(*errors.SHUTDOWN)
+            if number + 1 < rounds:
+                await asyncio.sleep(seconds / rounds)
+
+    async def stop(self) -> None:
+        """End what is left and let go of the backends; may be called twice."""
+        for client in list(self.connections):
+            client.disconnect(*errors.SHUTDOWN)
+        self.hub.flush()
+        self.pings.stop()
+        self.ticks.stop()
+        if self._ticker is not None:
+            self._ticker.cancel()
+            self._ticker = None
+        tasks = [*self._tasks, *filter(None, (self._housekeeping,))]
+        if tasks:
+            await asyncio.wait(tasks, timeout=5)
+            for task in tasks:
+                task.cancel()
+        await self.broker.close()
+
+    def spawn(self, coroutine: Coroutine[Any, Any, object]) -> None:
+        """Run something that nobody waits for; this node owns it."""
+        try:
+            _, task = run_eagerly(coroutine)
+        except Exception:
+            logger.exception("background work failed")
+            return
+        if task is not None:
+            self._tasks.add(task)
+            task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            logger.error("background work failed", exc_info=task.exception())
+
+    def admit(self) -> bool:
+        """Say whether one more connection may come, by the node's limits."""
+        limits = self.options.client
+        if limits.connection_limit and len(self.connections) >= limits.connection_limit:
+            logger.warning("connection limit reached")
+            return False
+        if limits.connection_rate_limit:
+            second = int(self.clock())
+            if self._admitted[0] != second:
+                self._admitted = (second, 0)
+            if self._admitted[1] >= limits.connection_rate_limit:
+                logger.warning("connection rate limit reached")
+                return False
+            self._admitted = (second, self._admitted[1] + 1)
+        return True
+
+    # --- channels at the broker ------------------------------------------------------------------
+
+    async def join(self, subscription: Subscription) -> None:
+        """Let a subscription into the hub; its channel's first one brings the node's own at the broker."""
+        self.hub.hold(subscription)
+        channel = subscription.channel
+        self._leaving.pop(channel, None)
+        if channel in self._joined:
+            return
+        lock = self._locks.get(channel)
+        if lock is None:
+            lock = self._locks[channel] = asyncio.Lock()
+        async with lock:
+            if channel not in self._joined:
+                await self.broker.subscribe(channel)
+                self._joined.add(channel)
+        self._locks.pop(channel, None)
+
+    def leave(self, subscription: Subscription) -> None:
+        """Let a subscription out of the hub."""
+        if self.hub.remove(subscription):
+            self._leaving[subscription.channel] = self.clock() + LEAVE_DELAY
+            self._checked.pop(subscription.channel, None)
+
+    async def _leave_broker(self, channel: str) -> None:
+        lock = self._locks.setdefault(channel, asyncio.Lock())
+        async with lock:
+            if channel in self.hub.rooms or channel not in self._joined:
+                return
+            await self.broker.unsubscribe(channel)
+            self._joined.discard(channel)
+        self._locks.pop(channel, None)
+
+    async def announce_join(self, subscription: Subscription) -> None:
+        """Tell a channel that a client came."""
+        info = subscription.client.session.client_info(subscription.channel)
+        try:
+            await self.broker.publish_join(subscription.channel, info)
+        except EngineError:
+            logger.warning("a join was not published", exc_info=True)
+
+    async def announce_leave(
+        self, subscription: Subscription, info: ClientInfo, was_established: bool
+    ) -> None:
+        """Take a client out of presence and tell the channel that it went."""
+        options = subscription.options
+        try:
+            if options.presence:
+                await self.presence.remove(subscription.channel, info.client, info.user)
+            if options.emit_join_leave and was_established:
+                await self.broker.publish_leave(subscription.channel, info)
+        except EngineError:
+            # Presence entries end with their TTL where the backend has one.
+            logger.warning("a leave was not published", exc_info=True)
+
+    # --- what commands need ----------------------------------------------------------------------
+
+    async def publish(
+        self, channel: Channel, publication: Publication, options: PublishOptions
+    ) -> PublishOutcome:
+        """Publish once; raises ``EngineError``."""
+        self.publications += 1
+        return await self.broker.publish(channel.name, publication, options)
+
+    async def history(self, channel: Channel, what: HistoryFilter) -> History:
+        """
+        Read a channel's stream.
+
+        Raises:
+            UnrecoverablePositionError: ``what.since`` belongs to another epoch.
+            EngineError: The backend failed.
+
+        """
+        history = await self.broker.history(channel.name, what, channel.history_meta_ttl)
+        if what.since is not None and what.since.epoch and what.since.epoch != history.top.epoch:
+            raise UnrecoverablePositionError
+        return history
+
+    async def remove_history(self, channel: Channel) -> None:
+        """Drop a channel's publications; raises ``EngineError``."""
+        await self.broker.remove_history(channel.name)
+
+    async def control(self, command: ControlCommand) -> None:
+        """Have every node, this one included, carry out a command; raises ``EngineError``."""
+        await self._control_bus.publish_control(encode_control(command))
+
+    async def survey_channels(self) -> dict[str, int]:
+        """Return the subscribers by channel, of all nodes."""
+        return self.hub.channels()
+
+    async def survey_nodes(self) -> list[NodeInfo]:
+        """Return what all nodes say of themselves."""
+        return [self.info()]
+
+    def info(self) -> NodeInfo:
+        """Describe this node."""
+        hub = self.hub
+        return NodeInfo(
+            uid=self.id,
+            name=self.name,
+            version=self.version,
+            num_clients=hub.num_clients,
+            num_users=hub.num_users,
+            num_channels=hub.num_channels,
+            num_subs=hub.num_subs,
+            uptime=int(self.clock() - self.started_at),
+            metrics={
+                "centrifugo.node.num_clients": float(hub.num_clients),
+                "centrifugo.node.num_users": float(hub.num_users),
+                "centrifugo.node.num_channels": float(hub.num_channels),
+                "centrifugo.node.num_subscriptions": float(hub.num_subs),
+                "centrifugo.node.messages_sent_count.type.publication": float(self.publications),
+                "centrifugo.broadcast.publications_delivered": float(hub.deliveries),
+            },
+        )
+
+    # --- what the broker tells (BrokerEvents) ----------------------------------------------------
+
+    def on_publication(
+        self,
+        channel: str,
+        publication: Publication,
+        position: StreamPosition,
+        *,
+        delta: bool = False,
+        previous: Publication | None = None,
+        published_at: float = 0,
+    ) -> None:
+        """Deliver to this node's subscribers; one that came too late ends positioned ones."""
+        lag = self.options.client.channel_position_max_time_lag
+        if lag and published_at and position.offset and self.clock() - published_at > lag:
+            self.hub.lose_room(channel)
+        self.hub.publish(channel, publication, position)
+
+    def on_join(self, channel: str, info: ClientInfo) -> None:
+        """Tell subscribers that somebody came."""
+        self.hub.join(channel, info)
+
+    def on_leave(self, channel: str, info: ClientInfo) -> None:
+        """Tell subscribers that somebody went."""
+        self.hub.leave(channel, info)
+
+    def on_lost(self, channels: Sequence[str] | None) -> None:
+        """Check positions at once."""
+        self.spawn(self._check_positions(channels))
+
+    def on_control(self, data: bytes) -> None:
+        """Carry out what a node asked of all."""
+        try:
+            command = decode_control(data)
+        except msgspec.MsgspecError:
+            logger.warning("a control message was not understood", exc_info=True)
+            return
+        match command:
+            case SubscribeUser():
+                for client in self.hub.clients_of(command.user, command.client, command.session):
+                    self.spawn(self._subscribe_client(client, command))
+            case UnsubscribeUser():
+                for client in self.hub.clients_of(command.user, command.client, command.session):
+                    subscription = client.session.subscriptions.get(command.channel)
+                    if subscription is not None:
+                        client.unsubscribe(subscription, command.code, command.reason)
+            case DisconnectUser():
+                for client in self.hub.clients_of(command.user, command.client, command.session):
+                    if client.session.client_id not in command.whitelist:
+                        client.disconnect(command.code, command.reason)
+            case RefreshUser():
+                self._refresh_clients(command)
+            case ReloadConfiguration():
+                if command.revision != self.configuration.revision:
+                    self.spawn(self.reload())
+
+    def _refresh_clients(self, command: RefreshUser) -> None:
+        for client in self.hub.clients_of(command.user, command.client, command.session):
+            if command.expired or 0 < command.expire_at <= self.clock():
+                client.disconnect(*errors.CONNECTION_EXPIRED)
+                continue
+            if command.info:
+                client.session.info = payload(command.info)
+            client.refreshed_by_server(command.expire_at)
+
+    async def _subscribe_client(self, client: Client, command: SubscribeUser) -> None:
+        """Subscribe one connection as the server API asked; one that has the channel is left as it is."""
+        session = client.session
+        channel = self.table.resolve(command.channel)
+        if channel is None or client.is_closed or command.channel in session.subscriptions:
+            return
+        if len(session.subscriptions) >= self.options.client.channel_limit:
+            client.disconnect(*errors.CHANNEL_LIMIT)
+            return
+        since = command.recover_since
+        request = SubscribeRequest(
+            recover=since is not None,
+            offset=since.offset if since else 0,
+            epoch=since.epoch if since else "",
+        )
+        options = grant_options(
+            channel, user=session.user, override=command.override, is_server_side=True
+        )
+        options = msgspec.structs.replace(options, is_cache=False, auto_recover=False)
+        try:
+            established = await subscribe_server_side(
+                client,
+                command.channel,
+                options,
+                SubscriptionSource.SERVER_API,
+                request,
+                info=payload(command.info),
+                data=payload(command.data),
+                expire_at=command.expire_at,
+            )
+        except Disconnect as end:
+            client.disconnect(end.code, end.reason)
+            return
+        except ClientError:
+            client.disconnect(*errors.SERVER_ERROR)
+            return
+        result = established.result
+        client.push(
+            Push(
+                channel=command.channel,
+                subscribe=Subscribe(
+                    recoverable=result.recoverable,
+                    epoch=result.epoch,
+                    # What was recovered is not part of this push: the client counts from the top.
+                    offset=established.position.offset if established.position else 0,
+                    positioned=result.positioned,
+                    data=result.data,
+                ),
+            )
+        )
+        established.begin()
+
+    # --- time ------------------------------------------------------------------------------------
+
+    def _ping(self, clients: tuple[Client, ...]) -> None:
+        timeout = self.options.client.pong_timeout
+        for client in clients:
+            client.ping()
+        if timeout > 0:
+            asyncio.get_running_loop().call_later(timeout, self._check_pongs, clients)
+
+    @staticmethod
+    def _check_pongs(clients: tuple[Client, ...]) -> None:
+        for client in clients:
+            if client.session.is_pong_due and not client.is_closed:
+                client.disconnect(*errors.NO_PONG)
+
+    def _maintain(self, clients: tuple[Client, ...]) -> None:
+        now = self.clock()
+        for client in clients:
+            if not client.is_closed:
+                client.maintain(now)
+
+    def watch_slow(self, client: Client) -> None:
+        """End a reader that stays behind for longer than ``write_timeout``."""
+        self._slow[client] = asyncio.get_running_loop().call_later(
+            self.options.websocket.write_timeout, client.disconnect, *errors.WRITE_ERROR
+        )
+
+    def unwatch_slow(self, client: Client) -> None:
+        """Let it off."""
+        timer = self._slow.pop(client, None)
+        if timer is not None:
+            timer.cancel()
+
+    def _tick(self) -> None:
+        assert self.loop is not None
+        self._ticker = self.loop.call_later(TICK, self._tick)
+        sweep = getattr(self.broker, "sweep", None)
+        if sweep is not None:
+            sweep(self.clock())
+        if self._housekeeping is None:
+            try:
+                _, task = run_eagerly(self._keep_house())
+            except Exception:
+                logger.exception("housekeeping failed")
+                return
+            if task is not None:
+                self._housekeeping = task
+                task.add_done_callback(self._kept_house)
+
+    def _kept_house(self, task: asyncio.Task[None]) -> None:
+        self._housekeeping = None
+        if not task.cancelled() and task.exception() is not None:
+            logger.error("housekeeping failed", exc_info=task.exception())
+
+    async def _keep_house(self) -> None:
+        now = self.clock()
+        due = [channel for channel, at in self._leaving.items() if at <= now]
+        for channel in due:
+            try:
+                await self._leave_broker(channel)
+            except EngineError:
+                logger.warning("a channel was not left", exc_info=True)
+                continue  # the next round tries again
+            self._leaving.pop(channel, None)
+        if not self.broker.is_reliable:
+            delay = self.options.client.channel_position_check_delay
+            quiet = [
+                name
+                for name, room in self.hub.rooms.items()
+                if room.positioned and self._checked.setdefault(name, now) + delay <= now
+            ]
+            if quiet:
+                await self._check_positions(quiet)
+
+    async def _check_positions(self, channels: Sequence[str] | None) -> None:
+        """Compare rooms with their streams; a room that stays behind has lost something."""
+        for room in self.hub.every_room(channels):
+            if not room.positioned:
+                continue
+            try:
+                if not await self._is_in_step(room.channel):
+                    await asyncio.sleep(RECHECK_DELAY)
+                    if not await self._is_in_step(room.channel):
+                        self.hub.lose_room(room.channel)
+            except EngineError:
+                logger.warning("a position was not checked", exc_info=True)
+                continue  # the next round tries again
+            self._checked[room.channel] = self.clock()
+
+    async def _is_in_step(self, channel: str) -> bool:
+        room = self.hub.rooms.get(channel)
+        if room is None or not room.positioned or room.epoch is None:
+            return True
+        before = room.offset
+        meta_ttl = next(iter(room.positioned.values())).options.history_meta_ttl
+        history = await self.broker.history(channel, HistoryFilter(limit=0), meta_ttl)
+        if room.offset != before:
+            return True  # it moves, so each publication checks it
+        return (history.top.offset, history.top.epoch) == (room.offset, room.epoch)
+
+    # --- configuration ---------------------------------------------------------------------------
+
+    async def reload(self) -> None:
+        """Take the configuration's rows anew; rows that do not validate leave the old one in force."""
+        if self._reload is None:
+            return
+        try:
+            configuration = await self._reload()
+        except errors.ConfigError:
+            logger.exception("the new configuration is refused, the one before stays in force")
+            return
+        self.configuration = configuration
+        self.table = configuration.table
+        logger.info("configuration reloaded", extra={"revision": configuration.revision})

@@ -1,0 +1,102 @@
+"""
+Client protocol messages as JSON.
+
+Several messages of one frame are joined by a line break, and a payload stands in its message as it came. A line
+break inside a payload can only be white space between tokens, so it is taken out where the message is encoded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TypeVar
+
+import msgspec
+from msgspec import Raw
+
+from realtime.protocol.framing import MalformedFrame
+from realtime.protocol.lenient import decode_leniently
+from realtime.protocol.messages import Command, ConnectRequest, EmulationRequest, Push, Reply
+
+
+T = TypeVar("T")
+
+_command = msgspec.json.Decoder(Command)
+_raw = msgspec.json.Decoder(Raw)
+_encode = msgspec.json.Encoder().encode
+
+
+class InvalidPayloadError(ValueError):
+    """A payload is not JSON, so that it cannot be part of a JSON message."""
+
+
+def decode_commands(frame: bytes) -> Iterator[Command]:
+    """
+    Yield the commands of a frame, so that those before a malformed one are carried out.
+
+    Raises:
+        MalformedFrame: The frame is empty, or a line is not one JSON object of the right types.
+
+    """
+    if b"\n" not in frame:
+        yield _decode(Command, frame)
+        return
+    lines = frame.split(b"\n")
+    if not lines[-1]:
+        lines.pop()
+    for line in lines:
+        yield _decode(Command, line)
+
+
+def decode_connect_request(text: bytes) -> ConnectRequest:
+    """Read what a unidirectional client sends first; ``null`` is an empty request."""
+    return _decode(ConnectRequest, text)
+
+
+def decode_emulation_request(text: bytes) -> EmulationRequest:
+    """Read the envelope of client-to-server commands; its ``data`` is a JSON string."""
+    return _decode(EmulationRequest, text)
+
+
+def encode_reply(reply: Reply) -> bytes:
+    """Encode a reply, or a push in its reply; an empty one, ``{}``, is a ping."""
+    return _one_line(_encode(reply))
+
+
+def encode_push(push: Push) -> bytes:
+    """Encode a push for a unidirectional connection."""
+    return _one_line(_encode(push))
+
+
+def check_payload(data: Raw) -> None:
+    """
+    See to it that a payload can stand in a JSON message.
+
+    Raises:
+        InvalidPayloadError: It is no JSON value, or no UTF-8.
+
+    """
+    text = bytes(data)
+    try:
+        _raw.decode(text)
+        if not text.isascii():
+            text.decode()
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InvalidPayloadError from error
+
+
+def _decode(message_type: type[T], text: bytes) -> T:
+    try:
+        if message_type is Command:
+            return _command.decode(text)  # type: ignore[return-value]
+        return msgspec.json.decode(text, type=message_type)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        try:
+            return decode_leniently(message_type, text)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            raise MalformedFrame from error
+
+
+def _one_line(message: bytes) -> bytes:
+    if b"\n" in message or b"\r" in message:
+        return message.translate(None, b"\r\n")
+    return message

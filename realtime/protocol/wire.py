@@ -1,0 +1,115 @@
+"""
+How a message looks on each kind of connection.
+
+A ``Wire`` is one encoding in one framing; all connections of one wire that are owed the same message get the same
+``bytes`` object. The hub keeps its subscribers by wire for that reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from realtime.protocol import json_codec, protobuf_codec
+from realtime.protocol.messages import Command, Push, Reply
+
+
+TEXT, BINARY, PING_FRAME = 1, 2, 9
+
+
+def frame(payload: bytes, opcode: int = TEXT) -> bytes:
+    """Put a payload into one WebSocket frame from the server: final, without mask."""
+    size = len(payload)
+    if size < 126:
+        return b"%c%c%b" % (0x80 | opcode, size, payload)
+    if size < 65536:
+        return b"%c\x7e%b%b" % (0x80 | opcode, size.to_bytes(2, "big"), payload)
+    return b"%c\x7f%b%b" % (0x80 | opcode, size.to_bytes(8, "big"), payload)
+
+
+class Wire:
+    """
+    One encoding in one framing.
+
+    Attributes:
+        name: For logs and metrics.
+        protocol: ``"json"`` or ``"protobuf"``, the word that proxies are told.
+        is_json: Whether payloads must be JSON.
+        separator: What stands between two encoded messages that leave in one write.
+        decode_commands: Yields the commands of one frame or body.
+        ping: The encoded ping.
+
+    """
+
+    __slots__ = (
+        "_decode",
+        "_encode_push",
+        "_encode_reply",
+        "_frame",
+        "is_json",
+        "name",
+        "ping",
+        "protocol",
+        "separator",
+    )
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        protocol: str,
+        framing: Callable[[bytes], bytes],
+        separator: bytes = b"",
+    ) -> None:
+        codec = json_codec if protocol == "json" else protobuf_codec
+        self.name = name
+        self.protocol = protocol
+        self.is_json = protocol == "json"
+        self.separator = separator
+        self._decode = codec.decode_commands
+        self._encode_reply = codec.encode_reply
+        self._encode_push = codec.encode_push
+        self._frame = framing
+        self.ping = framing(self._encode_reply(Reply()))
+
+    def __repr__(self) -> str:
+        return f"<Wire {self.name}>"
+
+    def decode_commands(self, data: bytes) -> Iterator[Command]:
+        """Yield the commands in ``data``; raises ``MalformedFrame`` after the last good one."""
+        return self._decode(data)
+
+    def encode_reply(self, reply: Reply) -> bytes:
+        """Encode a reply to a command, ready to be written."""
+        return self._frame(self._encode_reply(reply))
+
+    def encode_push(self, push: Push) -> bytes:
+        """
+        Encode a push, ready to be written.
+
+        Raises:
+            InvalidPayloadError: The wire is JSON and the publication's data is not.
+
+        """
+        if self.is_json and push.pub is not None and push.pub.data:
+            json_codec.check_payload(push.pub.data)
+        return self._frame(self._encode_reply(Reply(push=push)))
+
+
+def _text_frame(message: bytes) -> bytes:
+    return frame(message, TEXT)
+
+
+def _binary_frame(message: bytes) -> bytes:
+    return frame(protobuf_codec.delimit(message), BINARY)
+
+
+def _bare(message: bytes) -> bytes:
+    return message
+
+
+# Frames are made here where the server takes them as they are ("tidewire.frames") ...
+FRAMES_JSON = Wire("frames_json", protocol="json", framing=_text_frame)
+FRAMES_PROTOBUF = Wire("frames_protobuf", protocol="protobuf", framing=_binary_frame)
+# ... and by the ASGI server elsewhere: then several messages share a frame, each on a line of its own.
+ASGI_JSON = Wire("asgi_json", protocol="json", framing=_bare, separator=b"\n")
+ASGI_PROTOBUF = Wire("asgi_protobuf", protocol="protobuf", framing=protobuf_codec.delimit)
