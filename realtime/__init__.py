@@ -17,13 +17,13 @@ _SHORTCUTS = (
     "presence", "apresence", "presence_stats", "apresence_stats", "history", "ahistory",
     "history_remove", "ahistory_remove", "channels", "achannels", "info", "ainfo",
 )  # fmt: skip
-_NAMES = {name: "realtime.shortcuts" for name in _SHORTCUTS} | {
+_NAMES = dict.fromkeys(_SHORTCUTS, "realtime.shortcuts") | {
     "ApiError": "realtime.shortcuts",
     "EngineError": "realtime.protocol.errors",
     "register_rpc": "realtime.commands",
 }
 
-__all__ = sorted(_NAMES)  # noqa: PLE0605 -- computed from the table above
+__all__ = sorted(_NAMES)
 
 
 def __getattr__(name: str) -> Any:

@@ -14,6 +14,6 @@ class RealtimeConfig(AppConfig):
 
     def ready(self) -> None:
         """Register the system checks."""
-        from realtime.conf import checks  # noqa: PLC0415 -- checks need the registry to be ready
+        from realtime.conf import checks
 
         checks.register()

@@ -56,7 +56,7 @@ async def ensure_node() -> Node:
 
 async def start_node() -> Node:
     """Build and start the node; a second call returns the same one."""
-    global _node, _poller, _starting  # noqa: PLW0603 -- one node per process is the point
+    global _node, _poller, _starting
     if _starting is None:
         _starting = asyncio.Lock()
     async with _starting:
@@ -72,7 +72,7 @@ async def start_node() -> Node:
 
 async def stop_node(*, drain: bool = True) -> None:
     """Drain and stop the node; may be called twice."""
-    global _node, _poller, _starting  # noqa: PLW0603 -- one node per process is the point
+    global _node, _poller, _starting
     node, _node = _node, None
     _starting = None
     configuration_changed.disconnect(dispatch_uid="realtime.bootstrap")

@@ -248,10 +248,14 @@ class Client:
         except ClientError as error:
             self._refuse(command, method, error)
         except EngineError:
-            logger.exception("a backend failed", extra={"method": method, "client": self.session.client_id})
+            logger.exception(
+                "a backend failed", extra={"method": method, "client": self.session.client_id}
+            )
             self._refuse(command, method, InternalError())
         except Exception:  # the wire gets a code, the log the rest
-            logger.exception("a command failed", extra={"method": method, "client": self.session.client_id})
+            logger.exception(
+                "a command failed", extra={"method": method, "client": self.session.client_id}
+            )
             self._refuse(command, method, InternalError())
         else:
             if reply is not None:
@@ -343,9 +347,7 @@ class Client:
             if subscription.is_established:
                 info = self.session.client_info(subscription.channel)
                 try:
-                    await self.node.presence.add(
-                        subscription.channel, self.session.client_id, info
-                    )
+                    await self.node.presence.add(subscription.channel, self.session.client_id, info)
                 except EngineError:
                     # The entry lives on for its TTL, and the next tick tries again.
                     logger.warning("presence was not refreshed", exc_info=True)

@@ -12,7 +12,6 @@ from realtime.client.subscribing import YEAR, Established, subscribe_server_side
 from realtime.node.control import DisconnectUser
 from realtime.protocol import errors
 from realtime.protocol.errors import (
-    ClientError,
     Disconnect,
     EngineError,
     ExpiredError,
@@ -294,5 +293,3 @@ def _changes_subscriptions(client: Client, listed: Mapping[str, SubscriptionSpec
         for name, subscription in subscriptions.items()
         if subscription.is_established
     )
-
-

@@ -60,9 +60,7 @@ async def publish(client: Client, command: Command) -> Reply:
     else:
         options = NO_OPTIONS
     # A copy, since the payload is a view of the whole frame, which history would keep alive.
-    publication = Publication(
-        data=request.data.copy(), info=session.client_info(channel.name)
-    )
+    publication = Publication(data=request.data.copy(), info=session.client_info(channel.name))
     await node.publish(channel, publication, options)
     return Reply(id=command.id, publish=PublishResult())
 

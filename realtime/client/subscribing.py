@@ -242,7 +242,9 @@ def _merge(
         for publication, position in subscription.buffer or ()
         if position.offset > top.offset and position.epoch == top.epoch
     ]
-    if any(position.offset and position.epoch != top.epoch for _, position in subscription.buffer or ()):
+    if any(
+        position.offset and position.epoch != top.epoch for _, position in subscription.buffer or ()
+    ):
         raise Disconnect(*errors.INSUFFICIENT_STATE)
     merged = merge_publications(recovery.publications, held_back)
     if merged is None or (held_back and held_back[0].offset != top.offset + 1):

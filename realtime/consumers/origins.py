@@ -33,6 +33,4 @@ def _expand(glob: str) -> list[str]:
     if found is None:
         return [glob]
     before, after = glob[: found.start()], glob[found.end() :]
-    return [
-        each for choice in found[1].split(",") for each in _expand(f"{before}{choice}{after}")
-    ]
+    return [each for choice in found[1].split(",") for each in _expand(f"{before}{choice}{after}")]

@@ -386,9 +386,7 @@ class Hub:
     def _write_alone(self, subscription: Subscription, publication: Publication) -> None:
         client = subscription.client
         try:
-            message = client.wire.encode_push(
-                Push(channel=subscription.channel, pub=publication)
-            )
+            message = client.wire.encode_push(Push(channel=subscription.channel, pub=publication))
         except InvalidPayloadError:
             client.disconnect(*errors.INAPPROPRIATE_PROTOCOL)
             return

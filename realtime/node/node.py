@@ -123,9 +123,7 @@ class Node:
         self.connections: set[Client] = set()
         self.is_draining = False
         self.publications = 0
-        self.pings: Wheel[Client] = Wheel(
-            options.client.ping_interval, self._ping, random.random
-        )
+        self.pings: Wheel[Client] = Wheel(options.client.ping_interval, self._ping, random.random)
         self.ticks: Wheel[Client] = Wheel(
             options.client.presence_update_interval, self._maintain, random.random
         )

@@ -93,7 +93,11 @@ class Session:
 
         """
         if self.state is not SessionState.CONNECTED:
-            if self.state is not SessionState.CONNECTING or command.connect is None or not command.id:
+            if (
+                self.state is not SessionState.CONNECTING
+                or command.connect is None
+                or not command.id
+            ):
                 raise Disconnect(*errors.BAD_REQUEST)
             return "connect"
         if command.id == 0 and command.send is None:
