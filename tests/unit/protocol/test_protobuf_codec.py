@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import hypothesis.strategies as st
 import msgspec
 import pytest
+from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
 from hypothesis import given, settings
 from msgspec import Raw
 
@@ -433,3 +435,18 @@ def test_an_sdk_can_live_in_the_same_process() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert done.stdout.split() == [encode_reply(Reply(id=1, publish=PublishResult())).hex()]
+
+
+# --- the generated module -----------------------------------------------------------------------------
+
+
+def test_the_generated_module_is_that_of_the_schema(tmp_path: Path) -> None:
+    """Who changes ``client.proto`` runs ``generate.sh``."""
+    folder = Path(client_pb2.__file__).parent
+    compiled = tmp_path / "client.pb"
+    command = ["-m", "grpc_tools.protoc", f"-I{folder}", f"--descriptor_set_out={compiled}"]
+
+    subprocess.run([sys.executable, *command, str(folder / "client.proto")], check=True)
+
+    (file,) = FileDescriptorSet.FromString(compiled.read_bytes()).file
+    assert file == FileDescriptorProto.FromString(client_pb2.DESCRIPTOR.serialized_pb)
