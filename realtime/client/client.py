@@ -14,6 +14,8 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Protocol
 
+from msgspec import structs
+
 from realtime.client import connecting, requests, subscribing
 from realtime.node.eager import run_eagerly
 from realtime.protocol import errors
@@ -25,13 +27,18 @@ from realtime.protocol.messages import (
     Push,
     Refresh,
     Reply,
+    Subscribe,
+    SubscribeRequest,
     Unsubscribe,
+    payload,
 )
+from realtime.session.permissions import SubscriptionSource, grant_options
 from realtime.session.session import PONG, Session, SessionState
 from realtime.session.subscription import Subscription, SubscriptionState
 
 
 if TYPE_CHECKING:
+    from realtime.node.control import SubscribeUser
     from realtime.node.node import Node
     from realtime.protocol.wire import Wire
 
@@ -61,14 +68,6 @@ class Transport(Protocol):
 
     def resume_reading(self) -> None:
         """Go on."""
-
-
-class TransportFacts(Protocol):
-    """What is known about a connection before its first command."""
-
-    name: str
-    user_header: str
-    has_frame_pings: bool
 
 
 Handler = Callable[["Client", Any], Coroutine[Any, Any, Reply | None]]
@@ -352,6 +351,58 @@ class Client:
                     # The entry lives on for its TTL, and the next tick tries again.
                     logger.warning("presence was not refreshed", exc_info=True)
                     return
+
+    async def subscribe_from_server(self, command: SubscribeUser) -> None:
+        """Subscribe as the server API asked; a connection that has the channel is left as it is."""
+        session = self.session
+        channel = self.node.table.resolve(command.channel)
+        if channel is None or self.is_closed or command.channel in session.subscriptions:
+            return
+        if len(session.subscriptions) >= self.node.options.client.channel_limit:
+            self.disconnect(*errors.CHANNEL_LIMIT)
+            return
+        since = command.recover_since
+        request = SubscribeRequest(
+            recover=since is not None,
+            offset=since.offset if since else 0,
+            epoch=since.epoch if since else "",
+        )
+        options = grant_options(
+            channel, user=session.user, override=command.override, is_server_side=True
+        )
+        options = structs.replace(options, is_cache=False, auto_recover=False)
+        try:
+            established = await subscribing.subscribe_server_side(
+                self,
+                command.channel,
+                options,
+                SubscriptionSource.SERVER_API,
+                request,
+                info=payload(command.info),
+                data=payload(command.data),
+                expire_at=command.expire_at,
+            )
+        except Disconnect as end:
+            self.disconnect(end.code, end.reason)
+            return
+        except ClientError:
+            self.disconnect(*errors.SERVER_ERROR)
+            return
+        result = established.result
+        self.push(
+            Push(
+                channel=command.channel,
+                subscribe=Subscribe(
+                    recoverable=result.recoverable,
+                    epoch=result.epoch,
+                    # What was recovered is not part of this push: the client counts from the top.
+                    offset=established.position.offset if established.position else 0,
+                    positioned=result.positioned,
+                    data=result.data,
+                ),
+            )
+        )
+        established.begin()
 
     def lose_state(self, subscription: Subscription) -> None:
         """Publications of a positioned subscription are lost: let the SDK recover."""

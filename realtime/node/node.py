@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from realtime.client.subscribing import subscribe_server_side
 from realtime.engines.base import HistoryFilter
 from realtime.node.control import (
     ControlCommand,
@@ -34,21 +33,15 @@ from realtime.node.hub import Hub
 from realtime.node.ticker import Wheel
 from realtime.protocol import errors
 from realtime.protocol.errors import (
-    ClientError,
-    Disconnect,
     EngineError,
     UnrecoverablePositionError,
 )
 from realtime.protocol.messages import (
     ClientInfo,
     Publication,
-    Push,
     StreamPosition,
-    Subscribe,
-    SubscribeRequest,
     payload,
 )
-from realtime.session.permissions import SubscriptionSource, grant_options
 from realtime.session.subscription import Subscription
 
 
@@ -366,7 +359,7 @@ class Node:
         match command:
             case SubscribeUser():
                 for client in self.hub.clients_of(command.user, command.client, command.session):
-                    self.spawn(self._subscribe_client(client, command))
+                    self.spawn(client.subscribe_from_server(command))
             case UnsubscribeUser():
                 for client in self.hub.clients_of(command.user, command.client, command.session):
                     subscription = client.session.subscriptions.get(command.channel)
@@ -390,58 +383,6 @@ class Node:
             if command.info:
                 client.session.info = payload(command.info)
             client.refreshed_by_server(command.expire_at)
-
-    async def _subscribe_client(self, client: Client, command: SubscribeUser) -> None:
-        """Subscribe one connection as the server API asked; one that has the channel is left as it is."""
-        session = client.session
-        channel = self.table.resolve(command.channel)
-        if channel is None or client.is_closed or command.channel in session.subscriptions:
-            return
-        if len(session.subscriptions) >= self.options.client.channel_limit:
-            client.disconnect(*errors.CHANNEL_LIMIT)
-            return
-        since = command.recover_since
-        request = SubscribeRequest(
-            recover=since is not None,
-            offset=since.offset if since else 0,
-            epoch=since.epoch if since else "",
-        )
-        options = grant_options(
-            channel, user=session.user, override=command.override, is_server_side=True
-        )
-        options = msgspec.structs.replace(options, is_cache=False, auto_recover=False)
-        try:
-            established = await subscribe_server_side(
-                client,
-                command.channel,
-                options,
-                SubscriptionSource.SERVER_API,
-                request,
-                info=payload(command.info),
-                data=payload(command.data),
-                expire_at=command.expire_at,
-            )
-        except Disconnect as end:
-            client.disconnect(end.code, end.reason)
-            return
-        except ClientError:
-            client.disconnect(*errors.SERVER_ERROR)
-            return
-        result = established.result
-        client.push(
-            Push(
-                channel=command.channel,
-                subscribe=Subscribe(
-                    recoverable=result.recoverable,
-                    epoch=result.epoch,
-                    # What was recovered is not part of this push: the client counts from the top.
-                    offset=established.position.offset if established.position else 0,
-                    positioned=result.positioned,
-                    data=result.data,
-                ),
-            )
-        )
-        established.begin()
 
     # --- time ------------------------------------------------------------------------------------
 
