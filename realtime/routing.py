@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 from django.urls import path
 
 from realtime.conf.loader import get_options
@@ -14,4 +16,4 @@ def websocket_urlpatterns() -> list[object]:
     if options.websocket.disabled:
         return []
     route = options.websocket.handler_prefix.strip("/")
-    return [path(route, WebSocketConsumer.as_asgi())]
+    return [path(route, cast("Any", WebSocketConsumer.as_asgi()))]

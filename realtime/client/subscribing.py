@@ -11,6 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from msgspec import Raw
+
 from realtime.auth.tokens import SubscriptionToken, TokenExpired, TokenInvalid
 from realtime.engines.base import HistoryFilter
 from realtime.protocol import errors
@@ -28,7 +30,6 @@ from realtime.protocol.errors import (
 from realtime.protocol.messages import (
     EMPTY,
     Command,
-    Raw,
     Reply,
     StreamPosition,
     SubRefreshResult,

@@ -46,7 +46,7 @@ Send = Callable[[dict[str, Any]], Awaitable[None]]
 class WebSocketConsumer(AsyncConsumer):
     """``/connection/websocket``: the client protocol over a WebSocket, JSON or Protobuf."""
 
-    async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """
         Serve one connection.
 

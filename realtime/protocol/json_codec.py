@@ -7,20 +7,21 @@ break inside a payload can only be white space between tokens, so it is taken ou
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TypeVar
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 import msgspec
 from msgspec import Raw
 
 from realtime.protocol.framing import MalformedFrame
-from realtime.protocol.lenient import decode_leniently
+from realtime.protocol.go_json import MalformedJson, normalise
 from realtime.protocol.messages import Command, ConnectRequest, EmulationRequest, Push, Reply
 
 
-T = TypeVar("T")
+T = TypeVar("T", bound=msgspec.Struct)
 
-_command = msgspec.json.Decoder(Command)
+
 _raw = msgspec.json.Decoder(Raw)
 _encode = msgspec.json.Encoder().encode
 
@@ -85,15 +86,20 @@ def check_payload(data: Raw) -> None:
 
 
 def _decode(message_type: type[T], text: bytes) -> T:
+    decode: Callable[[bytes], T] = _decoder(message_type).decode
     try:
-        if message_type is Command:
-            return _command.decode(text)  # type: ignore[return-value]
-        return msgspec.json.decode(text, type=message_type)
+        return decode(text)
     except (msgspec.MsgspecError, UnicodeDecodeError):
+        # An unknown field, a name in another case or a null: read it again as the reference would.
         try:
-            return decode_leniently(message_type, text)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            return decode(normalise(message_type, text))
+        except (msgspec.MsgspecError, MalformedJson) as error:
             raise MalformedFrame from error
+
+
+@functools.cache
+def _decoder(message_type: type[msgspec.Struct]) -> msgspec.json.Decoder[Any]:
+    return msgspec.json.Decoder(message_type)
 
 
 def _one_line(message: bytes) -> bytes:

@@ -27,12 +27,16 @@ class _Message(msgspec.Struct, omit_defaults=True, gc=False):
     """Base of all messages: defaults are omitted; ``gc=False`` since none of them refers back to itself."""
 
 
+class _Value(msgspec.Struct, omit_defaults=True, gc=False, frozen=True):
+    """Base of what is shared between connections and kept in streams, and so never changed."""
+
+
 class _Request(_Message, forbid_unknown_fields=True):
     """
     Base of what clients send.
 
-    An unknown field is an error of the fast decoder only: ``protocol/lenient.py`` reads such a message again,
-    more slowly, with names in any case and what is unknown left out.
+    An unknown field is an error of the fast decoder only: ``protocol/go_json.py`` rewrites such a message,
+    more slowly, with exact names and without what is unknown.
     """
 
 
@@ -44,14 +48,14 @@ class Error(_Message):
     temporary: bool = False
 
 
-class StreamPosition(_Message, frozen=True, forbid_unknown_fields=True):
+class StreamPosition(_Value, frozen=True, forbid_unknown_fields=True):
     """A place in a stream: ``offset`` counts from 1, ``epoch`` names the stream's generation."""
 
     offset: int = 0
     epoch: str = ""
 
 
-class ClientInfo(_Message, frozen=True):
+class ClientInfo(_Value, frozen=True):
     """Who is in a channel, or published; ``user`` and ``client`` are always written."""
 
     user: str
@@ -60,7 +64,7 @@ class ClientInfo(_Message, frozen=True):
     chan_info: Raw = EMPTY
 
 
-class Publication(_Message, frozen=True):
+class Publication(_Value, frozen=True):
     """
     One message in a channel.
 
@@ -81,7 +85,7 @@ class Publication(_Message, frozen=True):
     version: int = 0
 
 
-class FilterNode(_Request, frozen=True):
+class FilterNode(_Request):
     """A node of a tags filter."""
 
     op: str = ""

@@ -8,6 +8,7 @@ A ``Wire`` is one encoding in one framing; all connections of one wire that are 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from realtime.protocol import json_codec, protobuf_codec
 from realtime.protocol.messages import Command, Push, Reply
@@ -42,7 +43,6 @@ class Wire:
 
     __slots__ = (
         "_decode",
-        "_encode_push",
         "_encode_reply",
         "_frame",
         "is_json",
@@ -60,14 +60,13 @@ class Wire:
         framing: Callable[[bytes], bytes],
         separator: bytes = b"",
     ) -> None:
-        codec = json_codec if protocol == "json" else protobuf_codec
+        codec: Any = json_codec if protocol == "json" else protobuf_codec
         self.name = name
         self.protocol = protocol
         self.is_json = protocol == "json"
         self.separator = separator
-        self._decode = codec.decode_commands
-        self._encode_reply = codec.encode_reply
-        self._encode_push = codec.encode_push
+        self._decode: Callable[[bytes], Iterator[Command]] = codec.decode_commands
+        self._encode_reply: Callable[[Reply], bytes] = codec.encode_reply
         self._frame = framing
         self.ping = framing(self._encode_reply(Reply()))
 

@@ -13,9 +13,11 @@ from __future__ import annotations
 
 import enum
 
+from msgspec import Raw
+
 from realtime.protocol import errors
 from realtime.protocol.errors import Disconnect
-from realtime.protocol.messages import EMPTY, ClientInfo, Command, Raw
+from realtime.protocol.messages import EMPTY, ClientInfo, Command
 from realtime.session.subscription import Subscription
 
 
