@@ -18,7 +18,7 @@ import functools
 import json
 import re
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 from msgspec import inspect
@@ -177,8 +177,7 @@ def _rewrite_struct(struct: type[Any], text: bytes) -> bytes:
 
 @functools.cache
 def _fields(struct: type[Any]) -> dict[str, inspect.Field]:
-    info = inspect.type_info(struct)
-    assert isinstance(info, inspect.StructType)
+    info = cast("inspect.StructType", inspect.type_info(struct))
     return {field.encode_name: field for field in info.fields}
 
 
