@@ -312,13 +312,16 @@ class FramesWebSocketProtocol(WebSocketProtocol):
         reasonUtf8: bytes | None = None,  # noqa: N803
         isReply: bool = False,  # noqa: N803
     ) -> None:
-        """Send a close frame; autobahn's own explanations of 1002, 1007 and 1009 stay at home."""
+        """Send a close frame, the first time, and have it be the last thing that is sent."""
         if self.state == self.STATE_OPEN:
-            if code is not None and code < 3000 and not isReply:
-                reasonUtf8 = None  # noqa: N806
             super().sendCloseFrame(code, reasonUtf8, isReply)
             if self.frames is not None:
                 self.frames.on_close_frame_sent(self.remoteCloseCode if isReply else code)
+
+    def _fail_connection(self, code: int = 1001, reason: str = "") -> None:
+        """Keep autobahn's explanations of 1002, 1007 and 1009 at home: the reference sends none."""
+        logger.debug("failing a connection with %d: %s", code, reason)
+        super()._fail_connection(code, "")
 
     def onClose(self, wasClean: bool, code: int | None, reason: str | None) -> None:  # noqa: N802, N803
         """Tell both sides that the socket is gone."""
@@ -338,6 +341,14 @@ class FramesWebSocketProtocol(WebSocketProtocol):
             self._accept_headers = headers
         elif kind == "websocket.close" and self.state != self.STATE_CONNECTING:
             self.close(message.get("code", 1000), message.get("reason") or "")
+            return
+        elif kind == "websocket.send" and self.state == self.STATE_OPEN:
+            # Daphne's own code drops empty messages.
+            payload = message.get("bytes")
+            if payload is None:
+                self.sendMessage(message["text"].encode(), False)
+            else:
+                self.sendMessage(payload, True)
             return
         elif kind.startswith("websocket.http.response"):
             self._answer_http(kind, message)

@@ -335,7 +335,7 @@ class TidewireHTTP(HttpToolsProtocol):
             self._respond(request, response, is_kept=request.keep_alive)
 
     def _ask_lane(self, request: _Request, body: bytes) -> Coroutine[Any, Any, LaneResponse | None]:
-        assert self._lane is not None  # noqa: S101 -- only a lane's requests come here
+        assert self._lane is not None
         return self._lane.answer(request.method, request.path, request.query, request.headers, body)
 
     def _finish_lane(
