@@ -1,0 +1,155 @@
+"""The outermost application: the node's life, and requests that should have been upgrades."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from realtime.servers.application import NodeApplication, refuse_unknown_path
+
+
+class Harness:
+    """An application whose node only counts."""
+
+    def __init__(self, *, failures: int = 0) -> None:
+        self.log: list[str] = []
+        self.sent: list[dict[str, Any]] = []
+        self._failures = failures
+        self.application = NodeApplication(
+            self._inner, start=self._start, stop=self._stop, websocket_paths=("/ws",)
+        )
+
+    async def _inner(self, scope: Any, receive: Any, send: Any) -> None:
+        self.log.append(f"{scope['type']} {scope['path']}")
+
+    async def _start(self) -> None:
+        self.log.append("start")
+        await asyncio.sleep(0)
+        if self._failures:
+            self._failures -= 1
+            raise RuntimeError("no database")
+
+    async def _stop(self) -> None:
+        self.log.append("stop")
+
+    async def call(self, kind: str, path: str = "/", method: str = "GET") -> None:
+        """Serve one scope."""
+        scope = {"type": kind, "path": path, "method": method}
+        await self.application(scope, self._receive, self._send)
+
+    async def _receive(self) -> dict[str, Any]:
+        return {"type": "lifespan.event"}
+
+    async def _send(self, message: Any) -> None:
+        self.sent.append(message)
+
+
+async def test_a_lifespan_starts_and_stops_the_node() -> None:
+    """Requests in between don't start another."""
+    harness = Harness()
+
+    await harness.call("lifespan")
+
+    assert harness.log == ["start", "stop"]
+    assert [message["type"] for message in harness.sent] == [
+        "lifespan.startup.complete",
+        "lifespan.shutdown.complete",
+    ]
+
+
+async def test_the_first_scopes_start_the_node_once() -> None:
+    """However many come at the same time, and none is served before it runs."""
+    harness = Harness()
+
+    await asyncio.gather(*(harness.call("http", f"/{n}") for n in range(3)))
+    await harness.call("websocket", "/x")
+
+    assert harness.log == ["start", "http /0", "http /1", "http /2", "websocket /x"]
+
+
+async def test_a_start_that_fails_is_tried_again() -> None:
+    """The first request gets the error, a later one may succeed."""
+    harness = Harness(failures=1)
+
+    with pytest.raises(RuntimeError, match="no database"):
+        await harness.call("http", "/1")
+    await harness.call("http", "/2")
+
+    assert harness.log == ["start", "start", "http /2"]
+
+
+async def test_a_lifespan_that_can_not_start_says_why() -> None:
+    """The server then ends."""
+    harness = Harness(failures=1)
+
+    await harness.call("lifespan")
+
+    assert harness.sent == [{"type": "lifespan.startup.failed", "message": "no database"}]
+
+
+async def test_one_who_waits_for_the_start_may_be_cancelled() -> None:
+    """The others get their node."""
+    harness = Harness()
+    first = asyncio.ensure_future(harness.call("http", "/1"))
+    await asyncio.sleep(0)
+    second = asyncio.ensure_future(harness.call("http", "/2"))
+
+    first.cancel()
+    await second
+
+    assert harness.log == ["start", "http /2"]
+
+
+async def test_a_node_that_never_started_is_not_stopped() -> None:
+    """Nor one that was stopped."""
+    harness = Harness()
+
+    await harness.application.stop()
+    await harness.application.start()
+    await harness.application.stop()
+    await harness.application.stop()
+
+    assert harness.log == ["start", "stop"]
+
+
+@pytest.mark.parametrize(
+    ("method", "status", "body"),
+    [("GET", 400, b"Bad Request"), ("POST", 405, b"Method Not Allowed"), ("HEAD", 405, b"")],
+)
+async def test_a_websockets_path_takes_no_plain_request(
+    method: str, status: int, body: bytes
+) -> None:
+    """400, or 405 with the method that is allowed."""
+    harness = Harness()
+
+    await harness.call("http", "/ws", method)
+
+    assert harness.log == ["start"]
+    assert harness.sent[0]["status"] == status
+    assert ((b"allow", b"GET") in harness.sent[0]["headers"]) == (status == 405)
+    assert harness.sent[1]["body"] == body
+
+
+@pytest.mark.parametrize(
+    ("extensions", "answer"),
+    [
+        ({"websocket.http.response": {}}, "websocket.http.response.start"),
+        ({}, "websocket.close"),
+    ],
+)
+async def test_an_unknown_path_is_not_found(extensions: dict[str, Any], answer: str) -> None:
+    """404 where the server can say that."""
+    sent: list[Any] = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "websocket.connect"}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    await refuse_unknown_path({"extensions": extensions}, receive, send)
+
+    assert sent[0]["type"] == answer
+    assert sent[0].get("status", 404) == 404

@@ -1,0 +1,165 @@
+"""Listening sockets, TLS and what the options say to the servers."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from datetime import UTC, datetime, timedelta
+
+import msgspec
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from realtime.conf.options import ProcessOptions, TLSOptions
+from realtime.protocol.errors import ConfigError
+from realtime.servers.limits import (
+    endpoint_names,
+    frames_settings,
+    unsupported_options,
+    websocket_paths,
+)
+from realtime.servers.production import address_of, listen
+from realtime.servers.tls import server_context
+
+
+def _close(sockets: list[socket.socket]) -> None:
+    for opened in sockets:
+        opened.close()
+
+
+def test_an_address_gives_one_socket() -> None:
+    """On a free port, where 0 is asked for."""
+    sockets = listen("127.0.0.1", 0, is_shared=False)
+
+    assert [address_of(opened).rpartition(":")[0] for opened in sockets] == ["127.0.0.1"]
+    assert sockets[0].getsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR)
+    assert not sockets[0].getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT)
+    _close(sockets)
+
+
+def test_no_address_is_every_interface_on_one_port() -> None:
+    """IPv4 first, IPv6 where there is any; clients keep plain IPv4 addresses."""
+    sockets = listen("", 0, is_shared=True)
+
+    assert sockets[0].family == socket.AF_INET
+    assert len({opened.getsockname()[1] for opened in sockets}) == 1
+    assert all(opened.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT) for opened in sockets)
+    _close(sockets)
+
+
+def test_a_port_in_use_is_an_error() -> None:
+    """Unless both share it."""
+    sockets = listen("127.0.0.1", 0, is_shared=False)
+    port = sockets[0].getsockname()[1]
+
+    with pytest.raises(OSError, match="in use"):
+        listen("127.0.0.1", port, is_shared=True)
+    _close(sockets)
+
+
+def test_an_ipv6_address_is_written_in_brackets() -> None:
+    """As in a URL."""
+    try:
+        sockets = listen("::1", 0, is_shared=False)
+    except OSError:
+        pytest.skip("no IPv6 here")
+
+    assert address_of(sockets[0]).startswith("[::1]:")
+    _close(sockets)
+
+
+def _options(**sections: dict[str, object]) -> ProcessOptions:
+    return msgspec.convert(sections, ProcessOptions)
+
+
+def test_the_options_become_limits() -> None:
+    """Zero for the decompressed limit is ten times the other."""
+    settings = frames_settings(
+        _options(websocket={"compression": True, "message_size_limit": 7, "compression_level": 3})
+    )
+
+    assert settings.has_compression
+    assert (settings.max_message_bytes, settings.decompressed_limit) == (7, 70)
+    assert settings.compression_level == 3
+
+
+def test_the_paths_of_websockets_follow_the_options() -> None:
+    """Prefixes and switches."""
+    assert websocket_paths(ProcessOptions()) == ("/connection/websocket",)
+    assert websocket_paths(_options(websocket={"disabled": True})) == ()
+    assert websocket_paths(_options(uni_websocket={"enabled": True, "handler_prefix": "/u"})) == (
+        "/connection/websocket",
+        "/u",
+    )
+
+
+def test_the_start_up_line_names_what_is_served() -> None:
+    """In the reference's order."""
+    assert endpoint_names(ProcessOptions()) == ["websocket", "api", "admin"]
+    named = endpoint_names(_options(sse={"enabled": True}, health={"enabled": True}))
+    assert named == ["websocket", "sse", "emulation", "api", "admin", "health"]
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"tls_autocert": {"enabled": True}},
+        {"http3": {"enabled": True}},
+        {"h2c_external": True},
+        {"internal_port": "9000"},
+    ],
+)
+def test_what_the_server_can_not_do_is_named(changed: dict[str, object]) -> None:
+    """It must not start as if it did."""
+    assert unsupported_options(ProcessOptions()) == []
+    problems = unsupported_options(_options(http_server=changed))
+    assert len(problems) == 1
+    assert next(iter(changed)) in problems[0]
+
+
+def _certificate() -> tuple[str, str]:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .sign(key, hashes.SHA256())
+    )
+    pem = serialization.Encoding.PEM
+    private = key.private_bytes(
+        pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    return certificate.public_bytes(pem).decode(), private.decode()
+
+
+def test_tls_is_made_of_pem_texts() -> None:
+    """TLS 1.2 at least; client certificates only with an authority for them."""
+    certificate, key = _certificate()
+
+    plain = server_context(TLSOptions(enabled=True, cert_pem=certificate, key_pem=key))
+    mutual = server_context(
+        TLSOptions(enabled=True, cert_pem=certificate, key_pem=key, client_ca_pem=certificate)
+    )
+
+    assert plain.minimum_version == ssl.TLSVersion.TLSv1_2
+    assert plain.verify_mode == ssl.CERT_NONE
+    assert mutual.verify_mode == ssl.CERT_REQUIRED
+
+
+def test_wrong_tls_options_are_the_operators_error() -> None:
+    """And the error shows no key."""
+    certificate, key = _certificate()
+    with pytest.raises(ConfigError, match="cert_pem"):
+        server_context(TLSOptions(enabled=True, key_pem=key))
+    with pytest.raises(ConfigError) as raised:
+        server_context(TLSOptions(enabled=True, cert_pem=certificate, key_pem="secret stuff"))
+    assert "secret" not in str(raised.value)
