@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import Any, cast
 
 from django.core.asgi import get_asgi_application
 
@@ -33,13 +34,16 @@ async def _drain(seconds: float) -> None:
 
 _lane = DirectLane(bootstrap.get_node)
 
+_unknown: Any = re_path("", cast("Any", refuse_unknown_path))
+_router = ProtocolTypeRouter(
+    {
+        "http": DirectLaneApp(_django, _lane),
+        "websocket": URLRouter([*websocket_urlpatterns(), _unknown]),
+    }
+)
+
 application = NodeApplication(
-    ProtocolTypeRouter(
-        {
-            "http": DirectLaneApp(_django, _lane),
-            "websocket": URLRouter([*websocket_urlpatterns, re_path("", refuse_unknown_path)]),
-        }
-    ),
+    cast("Any", _router),
     start=bootstrap.start_node,
     stop=bootstrap.stop_node,
     websocket_paths=websocket_paths(get_options()),

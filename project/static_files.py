@@ -16,7 +16,9 @@ class StaticFilesMiddleware(WhiteNoiseMiddleware):
     """
 
     @staticmethod
-    def serve(static_file: StaticFile, request: HttpRequest) -> HttpResponse:
+    def serve(  # type: ignore[override] -- Django's middleware takes a request where the WSGI base takes an environ
+        static_file: StaticFile, request: HttpRequest
+    ) -> HttpResponse:
         """Answer one request for a file, ranges and conditional requests included."""
         answer = static_file.get_response(request.method, request.META)
         body = b""

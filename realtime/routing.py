@@ -10,7 +10,7 @@ from realtime.conf.loader import get_options
 from realtime.consumers.websocket import WebSocketConsumer
 
 
-def websocket_urlpatterns() -> list[object]:
+def websocket_urlpatterns() -> list[Any]:
     """Return the routes of the transports that are on."""
     options = get_options()
     if options.websocket.disabled:

@@ -205,19 +205,22 @@ class Client:
 
     # --- commands --------------------------------------------------------------------------------
 
-    def _start(self, data: bytes) -> None:
+    def _start(self, data: bytes) -> bool:
+        """Begin with a frame; say whether it has to wait for something."""
         _, task = run_eagerly(self._carry_out(data))
         if task is not None:
             self._task = task
             task.add_done_callback(self._continue)
+        return task is not None
 
     def _continue(self, task: asyncio.Task[None]) -> None:
         self._task = None
         if not task.cancelled() and task.exception() is not None:
             logger.error("a connection's task failed", exc_info=task.exception())
-        while self._inbox and not self.is_closed and self._task is None:
-            self._start(self._inbox.popleft())
-        if self._task is None and not self.is_closed and self._inbox is not None:
+        while self._inbox and not self.is_closed:
+            if self._start(self._inbox.popleft()):
+                return
+        if not self.is_closed and self._inbox is not None:
             self._inbox = None
             self.transport.resume_reading()
 
