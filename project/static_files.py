@@ -16,7 +16,7 @@ class StaticFilesMiddleware(WhiteNoiseMiddleware):
     """
 
     @staticmethod
-    def serve(  # type: ignore[override] -- Django's middleware takes a request where the WSGI base takes an environ
+    def serve(  # type: ignore[override]  # Django's middleware takes a request where the WSGI base takes an environ
         static_file: StaticFile, request: HttpRequest
     ) -> HttpResponse:
         """Answer one request for a file, ranges and conditional requests included."""
