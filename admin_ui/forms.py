@@ -1,0 +1,202 @@
+"""Forms of the admin; what is valid is decided by ``realtime.namespaces.validation``, never here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import msgspec
+from django import forms
+from django.core.exceptions import ValidationError
+from realtime.conf.loader import get_options
+
+from admin_ui.fields import NamesField
+from realtime.conf.snapshot import describe, make_candidate
+from realtime.models import OPTION_COLUMNS, ApiKey, Namespace
+from realtime.namespaces.options import ChannelOptions
+from realtime.namespaces.validation import DELTA_TYPES, Problem, validate
+from realtime.protocol.api_messages import Command
+from realtime.protocol.errors import ConfigError
+
+
+# A scope is the name of a method; the commands of a batch are all methods but ``batch`` itself.
+API_METHODS = tuple(sorted(field.name for field in msgspec.structs.fields(Command)))
+
+
+if TYPE_CHECKING:  # Django's own classes take no parameters at run time
+    _NamespaceModelForm = forms.ModelForm[Namespace]
+    _ApiKeyModelForm = forms.ModelForm[ApiKey]
+else:
+    _NamespaceModelForm = _ApiKeyModelForm = forms.ModelForm
+
+
+def stored_options(*, but: int | None = None) -> tuple[dict[str, ChannelOptions], list[str]]:
+    """
+    Read the namespaces, but the one with the primary key ``but``.
+
+    Returns:
+        Options by name, and what is wrong with rows that can't be read (they are left out).
+
+    """
+    options: dict[str, ChannelOptions] = {}
+    broken: list[str] = []
+    for row in Namespace.objects.exclude(pk=but) if but else Namespace.objects.all():
+        try:
+            options[row.name] = row.to_options()
+        except ConfigError as error:
+            broken.append(str(error))
+    return options, broken
+
+
+def judge(namespaces: Mapping[str, ChannelOptions]) -> list[Problem]:
+    """Validate a whole configuration under the options of this process."""
+    return validate(make_candidate(get_options(), namespaces))
+
+
+def new_errors(
+    before: Mapping[str, ChannelOptions], after: Mapping[str, ChannelOptions]
+) -> list[Problem]:
+    """
+    Return what an edit breaks.
+
+    What was wrong before it does not count: else nobody could mend two broken rows, one after the other.
+    """
+    known = {problem for problem in judge(before) if not problem.is_warning}
+    return [problem for problem in judge(after) if not problem.is_warning and problem not in known]
+
+
+class NamespaceForm(_NamespaceModelForm):
+    """A namespace, valid only together with all others."""
+
+    allowed_delta_types = NamesField(
+        names=[(name, name.capitalize()) for name in DELTA_TYPES],
+        required=False,
+        help_text=Namespace.column("allowed_delta_types").help_text,
+    )
+
+    class Meta:
+        """All options; the admin says in which order."""
+
+        model = Namespace
+        fields = "__all__"
+        # For the read-only view, which shows durations by a method of the admin's.
+        help_texts: ClassVar = {
+            f"{column}_text": Namespace.column(column).help_text
+            for column in OPTION_COLUMNS.values()
+        }
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        """Ask for a name where the row needs one."""
+        super().__init__(*args, **options)
+        self.warnings: list[str] = []
+        if "name" in self.fields:
+            self.fields["name"].required = True
+
+    def _post_clean(self) -> None:
+        """Validate the configuration that would result, once each field is all right for itself."""
+        super()._post_clean()  # type: ignore[misc]
+        if not self.errors:
+            self._judge_whole()
+
+    def _judge_whole(self) -> None:
+        others, broken = stored_options(but=self.instance.pk)
+        name = self.instance.name
+        try:
+            before, _ = stored_options()
+            after = {**others, name: self.instance.to_options()}
+        except ConfigError as error:
+            self.add_error(None, str(error))
+            return
+        refused = new_errors(before, after)
+        for problem in judge(after):
+            is_here = problem.namespace == name and problem.field in {"name", *OPTION_COLUMNS}
+            if is_here and problem.is_warning:
+                self.warnings.append(f"{problem.field} {problem.message}")
+            elif is_here:
+                self._refuse(problem)
+            elif problem in refused:
+                self.add_error(None, describe(problem))
+            elif not problem.is_warning:
+                broken.append(describe(problem))
+        self.warnings += [
+            f"The configuration as a whole is not in force, since it is not valid yet: {problem}"
+            for problem in broken
+        ]
+
+    def _refuse(self, problem: Problem) -> None:
+        column = OPTION_COLUMNS.get(problem.field, problem.field)
+        if column in self.fields:
+            self.add_error(column, ValidationError(problem.message, code="configuration"))
+        else:
+            self.add_error(None, describe(problem))
+
+
+class ApiKeyForm(_ApiKeyModelForm):
+    """An API key's name and scopes."""
+
+    scopes = NamesField(
+        names=[
+            (ApiKey.ALL_METHODS, "Everything"),
+            *((name, name) for name in API_METHODS),
+        ],
+        help_text="The API methods that the key may call. Everything includes those that are added later.",
+    )
+
+    class Meta:
+        """What a person may say of a key."""
+
+        model = ApiKey
+        fields = ("name", "scopes")
+
+    def clean_scopes(self) -> list[str]:
+        """Everything includes all others."""
+        scopes: list[str] = self.cleaned_data["scopes"]
+        return [ApiKey.ALL_METHODS] if ApiKey.ALL_METHODS in scopes else scopes
+
+
+class ExplainForm(forms.Form):
+    """Which decision is to be explained."""
+
+    OPERATIONS: ClassVar[Sequence[tuple[str, str]]] = (
+        ("subscribe", "Subscribe"),
+        ("publish", "Publish"),
+        ("history", "Read history"),
+        ("presence", "Read presence"),
+    )
+
+    operation = forms.ChoiceField(choices=OPERATIONS, initial="subscribe")
+    channel = forms.CharField(
+        max_length=1024,
+        strip=False,
+        required=False,
+        widget=forms.TextInput(
+            attrs={"size": 40, "placeholder": "chat:lobby", "spellcheck": "false"}
+        ),
+    )
+    user = forms.CharField(
+        max_length=1024,
+        required=False,
+        strip=False,
+        label="User ID",
+        help_text="Empty: an anonymous connection.",
+        widget=forms.TextInput(attrs={"size": 40, "spellcheck": "false"}),
+    )
+    connection_token = forms.CharField(
+        required=False,
+        help_text="In place of a user ID. It is verified with the keys of this process, and not shown again.",
+        widget=forms.Textarea(attrs={"rows": 2, "spellcheck": "false", "autocomplete": "off"}),
+    )
+    subscription_token = forms.CharField(
+        required=False,
+        help_text="What the client sends with its subscribe, if anything.",
+        widget=forms.Textarea(attrs={"rows": 2, "spellcheck": "false", "autocomplete": "off"}),
+    )
+    is_subscribed = forms.BooleanField(required=False, label="Is subscribed to the channel")
+    payload = forms.CharField(
+        required=False,
+        strip=False,
+        initial="{}",
+        label="Data",
+        help_text="What is published; it may have to be JSON.",
+        widget=forms.TextInput(attrs={"size": 40, "spellcheck": "false"}),
+    )

@@ -1,0 +1,501 @@
+"""
+Namespaces between configuration files and rows, and what is different between two states of a row.
+
+A file holds options as Centrifugo names and writes them (durations as text, ``map`` and ``shared_poll`` as objects), a row
+holds columns. Between the two stands one form, *settings*: a dict from option path (``presence``, ``map.key_ttl``) to the
+value as a file has it, with the options that are not default. Equal settings mean equal rows.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+from django.db import models, transaction
+
+from realtime.conf.durations import format_duration, parse_duration
+from realtime.conf.options import ProcessOptions
+from realtime.conf.snapshot import describe, make_candidate
+from realtime.models import (
+    OPTION_COLUMNS,
+    WITHOUT_NAMESPACE,
+    ApiKey,
+    ConfigurationChange,
+    Namespace,
+    SecondsField,
+)
+from realtime.namespaces.options import ChannelOptions
+from realtime.namespaces.validation import Problem, validate
+from realtime.protocol.errors import ConfigError
+
+
+Settings = dict[str, Any]
+"""Option path -> value as in a file; only what is not default."""
+
+Change = tuple[str, Any, Any]
+"""(option path, value before, value after), values as in a file."""
+
+_GROUPS = {path.partition(".")[0] for path in OPTION_COLUMNS if "." in path}
+# The range that every database stores in the column; nothing sensible is near it.
+_MAX_NUMBER = 2**31 - 1
+
+
+# --- rows and settings --------------------------------------------------------------------------
+
+
+def settings_of(row: Namespace) -> Settings:
+    """Return what is not default in a row."""
+    return {
+        path: value for path, value in all_settings_of(row).items() if value != default_of(path)
+    }
+
+
+def all_settings_of(row: Namespace) -> Settings:
+    """Return all options of a row, default or not."""
+    return {path: to_file(path, getattr(row, column)) for path, column in OPTION_COLUMNS.items()}
+
+
+def default_of(path: str) -> Any:
+    """Return an option's default as in a file."""
+    return to_file(path, _field(path).get_default())
+
+
+def to_file(path: str, value: Any) -> Any:
+    """Return a column's value as a file has it."""
+    return format_duration(value) if isinstance(_field(path), SecondsField) else value
+
+
+def apply_settings(row: Namespace, settings: Settings) -> None:
+    """Set all options of a row: those in ``settings``, and all others to their defaults."""
+    for path, column in OPTION_COLUMNS.items():
+        value = settings[path] if path in settings else default_of(path)
+        setattr(row, column, from_file(path, value))
+
+
+def from_file(path: str, value: Any) -> Any:
+    """
+    Return a file's value as its column holds it.
+
+    Raises:
+        ValueError: It is of the wrong type, or no duration.
+
+    """
+    column = _field(path)
+    if value is None:  # as in the reference, null leaves the default
+        return column.get_default()
+    if isinstance(column, SecondsField):
+        return parse_duration(value)
+    if isinstance(column, models.BooleanField):
+        return _expect(value, bool, "true or false")
+    if isinstance(column, models.JSONField):
+        strings = _expect(value, list, "a list of strings")
+        return [_expect(item, str, "a list of strings") for item in strings]
+    if isinstance(column, models.IntegerField):
+        number = _expect(value, int, "a whole number")
+        if abs(number) > _MAX_NUMBER:
+            message = f"expected a number of at most {_MAX_NUMBER}, got {number}"
+            raise ValueError(message)
+        return number
+    text = _expect(value, str, "a string")
+    longest = column.max_length or 0
+    if len(text) > longest:
+        message = f"expected at most {longest} characters, got {len(text)}"
+        raise ValueError(message)
+    return text
+
+
+def _expect(value: Any, kind: type, words: str) -> Any:
+    # True is an int in Python, and no number in a file.
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        message = f"expected {words}, got {_name_of(value)}"
+        raise ValueError(message)
+    return value
+
+
+def _name_of(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if value is None:
+        return "null"
+    if isinstance(value, dict):
+        return "an object"
+    return "a list" if isinstance(value, list) else repr(value)
+
+
+def _field(path: str) -> models.Field[Any, Any]:
+    return Namespace.column(OPTION_COLUMNS[path])
+
+
+# --- changes ------------------------------------------------------------------------------------
+
+
+def compare(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Change]:
+    """Return what differs; an option that is missing on one side is ``None`` there."""
+    paths = [*before, *(path for path in after if path not in before)]
+    return [
+        (path, before.get(path), after.get(path))
+        for path in paths
+        if before.get(path) != after.get(path)
+    ]
+
+
+def state_of(row: models.Model) -> dict[str, Any]:
+    """Return what the record of changes compares; of an API key nothing that is secret."""
+    if isinstance(row, Namespace):
+        return {"name": row.name, **all_settings_of(row)}
+    if isinstance(row, ApiKey):
+        revoked_at = row.revoked_at.isoformat(timespec="seconds") if row.revoked_at else None
+        return {
+            "name": row.name,
+            "prefix": row.prefix,
+            "scopes": sorted(row.scopes),
+            "revoked_at": revoked_at,
+        }
+    message = f"no configuration row: {row!r}"
+    raise TypeError(message)
+
+
+def default_state_of(row: models.Model) -> dict[str, Any]:
+    """Return the state that a row is compared with when it appears or goes: what need not be told."""
+    return state_of(type(row)())
+
+
+def show(value: Any) -> str:
+    """Return a value in the words of a diff."""
+    if value is None or value == "" or value == []:
+        return "(empty)"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, list):
+        return ", ".join(str(item) for item in value)
+    return str(value)
+
+
+def record_change(
+    row: models.Model,
+    action: ConfigurationChange.Action,
+    changes: list[Change],
+    *,
+    actor: str,
+    source: str,
+    name: str = "",
+) -> ConfigurationChange | None:
+    """
+    Remember who changed what; call it in the transaction of the change.
+
+    Args:
+        row: A namespace or API key; before it is deleted, since it has no id afterwards.
+        action: What happened to it.
+        changes: From ``compare``.
+        actor: A user's name, or the system account.
+        source: ``admin``, or the command's name.
+        name: What to call the row, where not what it is called now.
+
+    Returns:
+        The record, or ``None`` where an edit changed nothing.
+
+    """
+    if action == ConfigurationChange.Action.CHANGED and not changes:
+        return None
+    return ConfigurationChange.objects.create(
+        actor=actor,
+        source=source,
+        action=action,
+        kind=str(row._meta.verbose_name),  # noqa: SLF001 -- Django's documented API
+        row_id=str(row.pk),
+        row_name=(name or str(row))[:255],
+        changes=[list(change) for change in changes],
+    )
+
+
+# --- reading files ------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class ChannelSection:
+    """
+    What a configuration file says about namespaces.
+
+    Attributes:
+        without_namespace: ``None`` where the file doesn't have the key.
+        namespaces: Settings by name, in the file's order; ``None`` where the file doesn't have the key.
+        unknown_keys: Paths that are no options here.
+
+    """
+
+    without_namespace: Settings | None = None
+    namespaces: dict[str, Settings] | None = None
+    unknown_keys: list[str] = field(default_factory=list)
+
+
+def read_section(document: Any) -> ChannelSection:
+    """
+    Read ``channel.without_namespace`` and ``channel.namespaces`` of a parsed configuration file.
+
+    Raises:
+        ConfigError: Something has the wrong form; the text has the path of each.
+
+    """
+    reader = _Reader()
+    section = reader.read(document)
+    if reader.problems:
+        raise ConfigError("\n".join(reader.problems))
+    return section
+
+
+class _Reader:
+    """Collects all problems of one file."""
+
+    def __init__(self) -> None:
+        self.problems: list[str] = []
+        self.section = ChannelSection()
+
+    def read(self, document: Any) -> ChannelSection:
+        channel = self._object(document, "the file")
+        channel = self._object(channel.get("channel") or {}, "channel")
+        if channel.get("without_namespace") is not None:
+            path = "channel.without_namespace"
+            options = self._object(channel["without_namespace"], path)
+            self.section.without_namespace = self._settings(options, path)
+        if channel.get("namespaces") is not None:
+            self.section.namespaces = self._namespaces(channel["namespaces"])
+        return self.section
+
+    def _namespaces(self, items: Any) -> dict[str, Settings]:
+        found: dict[str, Settings] = {}
+        if not isinstance(items, list):
+            self.problems.append(
+                f"channel.namespaces: expected a list of objects, got {_name_of(items)}"
+            )
+            return found
+        for position, item in enumerate(items):
+            path = f"channel.namespaces[{position}]"
+            options = dict(self._object(item, path))
+            name = options.pop("name", None)
+            if not isinstance(name, str) or not name:
+                self.problems.append(f"{path}.name: expected a name, got {_name_of(name)}")
+                continue
+            path = f"channel.namespaces[{name}]"
+            if name in found:
+                self.problems.append(f"{path}.name: there is another namespace of this name")
+            found[name] = self._settings(options, path)
+        return found
+
+    def _settings(self, options: Mapping[str, Any], path: str) -> Settings:
+        settings: Settings = {}
+        for key, value in self._flat(options, path):
+            if key not in OPTION_COLUMNS:
+                self.section.unknown_keys.append(f"{path}.{key}")
+                continue
+            try:
+                settings[key] = to_file(key, from_file(key, value))
+            except ValueError as error:
+                self.problems.append(f"{path}.{key}: {error}")
+        return {key: value for key, value in settings.items() if value != default_of(key)}
+
+    def _flat(self, options: Mapping[str, Any], path: str) -> Iterator[tuple[str, Any]]:
+        for key, value in options.items():
+            if key in _GROUPS:
+                inner = self._object({} if value is None else value, f"{path}.{key}")
+                yield from ((f"{key}.{name}", item) for name, item in inner.items())
+            else:
+                yield str(key), value
+
+    def _object(self, value: Any, path: str) -> Mapping[str, Any]:
+        if not isinstance(value, dict):
+            self.problems.append(f"{path}: expected an object, got {_name_of(value)}")
+            return {}
+        return value
+
+
+# --- importing ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One row that an import adds, changes or deletes."""
+
+    action: ConfigurationChange.Action
+    name: str
+    changes: list[Change]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """
+    What an import does, or did.
+
+    Attributes:
+        steps: In order of the names.
+        unchanged: How many rows of the file are in the database as they stand in the file.
+        warnings: Of the configuration that results.
+
+    """
+
+    steps: list[Step]
+    unchanged: int
+    warnings: list[Problem]
+
+
+def import_section(
+    section: ChannelSection,
+    options: ProcessOptions,
+    *,
+    actor: str,
+    source: str,
+    prune: bool = False,
+    dry_run: bool = False,
+) -> Plan:
+    """
+    Bring a file's namespaces into the database, all or none.
+
+    A namespace of the file replaces the row of its name as a whole: options that the file leaves out are default
+    afterwards. Rows that the file doesn't have stay, unless ``prune``.
+
+    Raises:
+        ConfigError: The configuration that would result is not valid; nothing is changed.
+
+    """
+    with transaction.atomic():
+        rows = {row.name: row for row in Namespace.objects.select_for_update()}
+        wanted = dict(section.namespaces or {})
+        if section.without_namespace is not None:
+            wanted[WITHOUT_NAMESPACE] = section.without_namespace
+        surplus = set(rows) - set(wanted) - {WITHOUT_NAMESPACE} if prune else set()
+        warnings = _validate(rows, wanted, surplus, options)
+        steps = []
+        for name in sorted({*wanted, *surplus}):
+            row = rows.get(name)
+            step = _plan(name, row, wanted.get(name))
+            if step is None:
+                continue
+            steps.append(step)
+            if not dry_run:
+                _execute(step, row, wanted.get(name), actor, source)
+    return Plan(steps, len(wanted) + len(surplus) - len(steps), warnings)
+
+
+def _validate(
+    rows: Mapping[str, Namespace],
+    wanted: Mapping[str, Settings],
+    surplus: set[str],
+    options: ProcessOptions,
+) -> list[Problem]:
+    """Judge the configuration that results; return its warnings."""
+    result = {name: row.to_options() for name, row in rows.items() if name not in surplus}
+    for name, settings in wanted.items():
+        result[name] = options_of(settings)
+    problems = validate(make_candidate(options, result))
+    errors = [problem for problem in problems if not problem.is_warning]
+    if errors:
+        raise ConfigError("\n".join(describe(problem) for problem in errors))
+    return [problem for problem in problems if problem.namespace in wanted]
+
+
+def options_of(settings: Settings) -> ChannelOptions:
+    """Return the options that a row with these settings stands for."""
+    row = Namespace()
+    apply_settings(row, settings)
+    return row.to_options()
+
+
+def _plan(name: str, row: Namespace | None, wanted: Settings | None) -> Step | None:
+    before = settings_of(row) if row is not None else {}
+    after = wanted or {}
+    changes = [
+        (path, _or_default(path, old), _or_default(path, new))
+        for path, old, new in compare(before, after)
+    ]
+    if wanted is None:
+        return Step(ConfigurationChange.Action.DELETED, name, changes)
+    if row is None:
+        return Step(ConfigurationChange.Action.ADDED, name, changes)
+    return Step(ConfigurationChange.Action.CHANGED, name, changes) if changes else None
+
+
+def _or_default(path: str, value: Any) -> Any:
+    return default_of(path) if value is None else value
+
+
+def _execute(
+    step: Step, row: Namespace | None, wanted: Settings | None, actor: str, source: str
+) -> None:
+    row = row or Namespace(name=step.name)
+    if wanted is not None:
+        apply_settings(row, wanted)
+        row.save()
+    record_change(row, step.action, step.changes, actor=actor, source=source)
+    if wanted is None:
+        row.delete()
+
+
+# --- exporting ----------------------------------------------------------------------------------
+
+
+def export_document() -> dict[str, Any]:
+    """Return all namespaces in the form of a Centrifugo configuration file, with what is not default."""
+    rows = {row.name: row for row in Namespace.objects.all()}
+    without = rows.pop(WITHOUT_NAMESPACE, None)
+    # Both keys are there even if empty: importing the file then resets what is default here.
+    return {
+        "channel": {
+            "without_namespace": _nested(settings_of(without)) if without else {},
+            "namespaces": [
+                {"name": name, **_nested(settings_of(row))} for name, row in sorted(rows.items())
+            ],
+        }
+    }
+
+
+def _nested(settings: Settings) -> dict[str, Any]:
+    document: dict[str, Any] = {}
+    for path, value in settings.items():
+        group, _, name = path.rpartition(".")
+        (document.setdefault(group, {}) if group else document)[name] = value
+    return document
+
+
+def print_document(document: dict[str, Any], form: str) -> str:
+    """
+    Print what ``export_document`` returned.
+
+    Args:
+        document: With the key ``channel``.
+        form: ``json``, ``yaml`` or ``toml``.
+
+    """
+    if form == "yaml":
+        text: str = yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
+        return text
+    if form == "toml":
+        return _print_toml(document["channel"])
+    return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+
+
+def _print_toml(channel: dict[str, Any]) -> str:
+    lines = ["[channel]"]
+    if not channel["namespaces"]:
+        lines.append("namespaces = []")
+    lines += ["", "[channel.without_namespace]"]
+    lines += _toml_table("channel.without_namespace", channel["without_namespace"])
+    for namespace in channel["namespaces"]:
+        lines += ["", "[[channel.namespaces]]", *_toml_table("channel.namespaces", namespace)]
+    return "\n".join(lines) + "\n"
+
+
+def _toml_table(path: str, options: Mapping[str, Any]) -> Iterator[str]:
+    """Print the plain values first: in TOML a sub-table's header ends the table above it."""
+    for key, value in options.items():
+        if not isinstance(value, dict):
+            yield f"{key} = {_toml_value(value)}"
+    for key, value in options.items():
+        if isinstance(value, dict):
+            yield from ("", f"[{path}.{key}]", *_toml_table(f"{path}.{key}", value))
+
+
+def _toml_value(value: Any) -> str:
+    # JSON's scalars and lists are TOML's, but that TOML wants DEL escaped, too.
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
