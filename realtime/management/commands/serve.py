@@ -212,4 +212,6 @@ def _serve(options: ProcessOptions, arguments: dict[str, Any]) -> int:
 
 
 async def _drain(seconds: float) -> None:
-    await bootstrap.get_node().drain(seconds)
+    node = bootstrap.running_node()
+    if node is not None:
+        await node.drain(seconds)
