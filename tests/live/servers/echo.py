@@ -24,16 +24,20 @@ import asyncio
 import json
 import logging
 import os
+import ssl
 import sys
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
 
+from realtime.conf.options import TLSOptions
 from realtime.protocol.errors import SHUTDOWN
 from realtime.protocol.wire import frame
 from realtime.servers import production
 from realtime.servers.application import NodeApplication
 from realtime.servers.extension import EXTENSION, FramesConnection, FramesSettings
 from realtime.servers.http_protocol import HTTPSettings
+from realtime.servers.tls import server_context
 
 
 EVENTS: list[list[Any]] = []
@@ -227,6 +231,11 @@ application = NodeApplication(
 )
 
 
+def _tls(paths: list[str]) -> ssl.SSLContext:
+    certificate, key = (Path(path).read_text(encoding="ascii") for path in paths)
+    return server_context(TLSOptions(enabled=True, cert_pem=certificate, key_pem=key))
+
+
 def main() -> None:
     """Serve on a port of the loopback interface; ``ready PORT`` on standard output says where."""
     parser = argparse.ArgumentParser()
@@ -239,6 +248,7 @@ def main() -> None:
     parser.add_argument("--shutdown-seconds", type=float, default=30)
     parser.add_argument("--keep-alive", type=int, default=5)
     parser.add_argument("--pid-file", default="")
+    parser.add_argument("--tls", nargs=2, metavar=("CERTIFICATE", "KEY"))
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO)
     sockets = production.listen("127.0.0.1", arguments.port, is_shared=arguments.shared)
@@ -252,6 +262,7 @@ def main() -> None:
         ),
         shutdown_seconds=arguments.shutdown_seconds,
         keep_alive_seconds=arguments.keep_alive,
+        ssl_context=_tls(arguments.tls) if arguments.tls else None,
     )
 
     async def hang(_: float) -> None:

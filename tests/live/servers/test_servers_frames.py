@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import signal
+import ssl
+from pathlib import Path
 
 import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from tests.live.servers.conftest import RunningServer, raw_client
+from tests.unit.servers.certificates import self_signed
 from tests.unit.servers.frames import client_frame
 
 
@@ -300,3 +304,25 @@ async def test_a_message_that_unpacks_to_too_much_is_1009_with_a_reason(start: o
         await websocket.send("a" * 10001)
 
         assert await _close_of(websocket) == (1009, "message too big after decompression")
+
+
+async def test_it_all_goes_over_tls(start: object, tmp_path: Path) -> None:
+    """Messages, a message that is too big, and the end."""
+    paths = [tmp_path / "certificate.pem", tmp_path / "key.pem"]
+    for path, text in zip(paths, self_signed(), strict=True):
+        path.write_text(text, encoding="ascii")
+    server = start("serve", "--limit", "1000", "--tls", *map(str, paths))  # type: ignore[operator]
+    context = ssl.create_default_context(cafile=str(paths[0]))
+    context.check_hostname = False
+    url = server.url("/connection/echo").replace("ws:", "wss:")
+    context.verify_flags &= ~getattr(ssl, "VERIFY_X509_STRICT", 0)
+
+    async with connect(url, ssl=context) as websocket:
+        await websocket.send("secret")
+        assert await websocket.recv() == "secret"
+        await websocket.send("x" * 1001)
+        assert await _close_of(websocket) == (1009, "")
+    async with connect(url, ssl=context) as websocket:
+        server.process.send_signal(signal.SIGTERM)
+        assert await _close_of(websocket) == (3001, "shutdown")
+    assert await asyncio.to_thread(server.process.wait, 15) == 0

@@ -4,14 +4,9 @@ from __future__ import annotations
 
 import socket
 import ssl
-from datetime import UTC, datetime, timedelta
 
 import msgspec
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from realtime.conf.options import ProcessOptions, TLSOptions
 from realtime.protocol.errors import ConfigError
@@ -23,6 +18,7 @@ from realtime.servers.limits import (
 )
 from realtime.servers.production import address_of, listen
 from realtime.servers.tls import server_context
+from tests.unit.servers.certificates import self_signed
 
 
 def _close(sockets: list[socket.socket]) -> None:
@@ -120,30 +116,9 @@ def test_what_the_server_can_not_do_is_named(changed: dict[str, object]) -> None
     assert next(iter(changed)) in problems[0]
 
 
-def _certificate() -> tuple[str, str]:
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
-    now = datetime.now(UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .sign(key, hashes.SHA256())
-    )
-    pem = serialization.Encoding.PEM
-    private = key.private_bytes(
-        pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    return certificate.public_bytes(pem).decode(), private.decode()
-
-
 def test_tls_is_made_of_pem_texts() -> None:
     """TLS 1.2 at least; client certificates only with an authority for them."""
-    certificate, key = _certificate()
+    certificate, key = self_signed()
 
     plain = server_context(TLSOptions(enabled=True, cert_pem=certificate, key_pem=key))
     mutual = server_context(
@@ -157,7 +132,7 @@ def test_tls_is_made_of_pem_texts() -> None:
 
 def test_wrong_tls_options_are_the_operators_error() -> None:
     """And the error shows no key."""
-    certificate, key = _certificate()
+    certificate, key = self_signed()
     with pytest.raises(ConfigError, match="cert_pem"):
         server_context(TLSOptions(enabled=True, key_pem=key))
     with pytest.raises(ConfigError) as raised:
