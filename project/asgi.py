@@ -39,7 +39,7 @@ _lane = DirectLane(bootstrap.get_node)
 _unknown: Any = re_path("", cast("Any", refuse_unknown_path))
 _router = ProtocolTypeRouter(
     {
-        "http": DirectLaneApp(_django, _lane),
+        "http": DirectLaneApp(cast("Any", _django), _lane),
         "websocket": URLRouter([*websocket_urlpatterns(), _unknown]),
     }
 )

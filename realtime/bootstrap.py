@@ -14,7 +14,7 @@ from typing import Any
 from asgiref.sync import sync_to_async
 
 from realtime.auth.tokens import TokenVerifier
-from realtime.conf.loader import get_options
+from realtime.conf.loader import get_options, log_notices
 from realtime.conf.snapshot import (
     Configuration,
     configuration_changed,
@@ -87,6 +87,7 @@ async def stop_node(*, drain: bool = True) -> None:
 
 async def _build() -> Node:
     options = get_options()
+    log_notices()
     configuration = await _load()
     engine = MemoryEngine()
     connection_verifier = TokenVerifier(

@@ -34,6 +34,9 @@ Pem = Annotated[str, Meta(extra={"kind": "pem"})]
 PortText = Annotated[str, Meta(extra={"kind": "port_text"})]
 """A port that may be left empty; a source may give a number."""
 
+UrlPrefix = Annotated[str, Meta(extra={"kind": "url_prefix"})]
+"""The path an endpoint is served under; begins with ``/``, a trailing one is dropped."""
+
 Addresses = Annotated[tuple[str, ...], Meta(extra={"kind": "addresses"})]
 """A list of addresses; a source may give a single one as a string."""
 
@@ -456,7 +459,7 @@ class HTTPAPIOptions(Options, frozen=True, kw_only=True):
     """
 
     disabled: bool = False
-    handler_prefix: str = "/api"
+    handler_prefix: UrlPrefix = "/api"
     key: str = ""
     error_mode: str = ""
     external: bool = False
@@ -492,7 +495,7 @@ class WebSocketOptions(Options, frozen=True, kw_only=True):
     """
 
     disabled: bool = False
-    handler_prefix: str = "/connection/websocket"
+    handler_prefix: UrlPrefix = "/connection/websocket"
     compression: bool = False
     compression_min_size: int = 0
     compression_level: int = 1
@@ -509,7 +512,7 @@ class SSEOptions(Options, frozen=True, kw_only=True):
     """The SSE transport."""
 
     enabled: bool = False
-    handler_prefix: str = "/connection/sse"
+    handler_prefix: UrlPrefix = "/connection/sse"
     max_request_body_size: int = 65536
 
 
@@ -517,14 +520,14 @@ class HTTPStreamOptions(Options, frozen=True, kw_only=True):
     """The HTTP streaming transport."""
 
     enabled: bool = False
-    handler_prefix: str = "/connection/http_stream"
+    handler_prefix: UrlPrefix = "/connection/http_stream"
     max_request_body_size: int = 65536
 
 
 class EmulationOptions(Options, frozen=True, kw_only=True):
     """Where clients of SSE and HTTP streaming send their commands."""
 
-    handler_prefix: str = "/emulation"
+    handler_prefix: UrlPrefix = "/emulation"
     max_request_body_size: int = 65536
 
 
@@ -532,7 +535,7 @@ class WebTransportOptions(Options, frozen=True, kw_only=True):
     """The WebTransport transport."""
 
     enabled: bool = False
-    handler_prefix: str = "/connection/webtransport"
+    handler_prefix: UrlPrefix = "/connection/webtransport"
     message_size_limit: int = 65536
 
 
@@ -540,7 +543,7 @@ class UniWebSocketOptions(Options, frozen=True, kw_only=True):
     """The unidirectional WebSocket transport."""
 
     enabled: bool = False
-    handler_prefix: str = "/connection/uni_websocket"
+    handler_prefix: UrlPrefix = "/connection/uni_websocket"
     compression: bool = False
     compression_min_size: int = 0
     compression_level: int = 1
@@ -580,7 +583,7 @@ class UniSSEOptions(Options, frozen=True, kw_only=True):
     """The unidirectional SSE transport."""
 
     enabled: bool = False
-    handler_prefix: str = "/connection/uni_sse"
+    handler_prefix: UrlPrefix = "/connection/uni_sse"
     max_request_body_size: int = 65536
     connect_code_to_http_response: HTTPResponseTransformsOptions = HTTPResponseTransformsOptions()
 
@@ -589,7 +592,7 @@ class UniHTTPStreamOptions(Options, frozen=True, kw_only=True):
     """The unidirectional HTTP streaming transport."""
 
     enabled: bool = False
-    handler_prefix: str = "/connection/uni_http_stream"
+    handler_prefix: UrlPrefix = "/connection/uni_http_stream"
     max_request_body_size: int = 65536
     connect_code_to_http_response: HTTPResponseTransformsOptions = HTTPResponseTransformsOptions()
 
@@ -608,7 +611,7 @@ class AdminOptions(Options, frozen=True, kw_only=True):
     """Centrifugo's admin page; accepted from its files, since Django's admin has its place here."""
 
     enabled: bool = False
-    handler_prefix: str = ""
+    handler_prefix: UrlPrefix = ""
     password: str = ""
     secret: str = ""
     insecure: bool = False
@@ -621,7 +624,7 @@ class PrometheusOptions(Options, frozen=True, kw_only=True):
     """Metrics for Prometheus."""
 
     enabled: bool = False
-    handler_prefix: str = "/metrics"
+    handler_prefix: UrlPrefix = "/metrics"
     instrument_http_handlers: bool = False
     recovered_publications_histogram: bool = False
     native_histograms: bool = False
@@ -631,28 +634,28 @@ class HealthOptions(Options, frozen=True, kw_only=True):
     """The endpoint a load balancer asks."""
 
     enabled: bool = False
-    handler_prefix: str = "/health"
+    handler_prefix: UrlPrefix = "/health"
 
 
 class SwaggerOptions(Options, frozen=True, kw_only=True):
     """The server API's description for humans."""
 
     enabled: bool = False
-    handler_prefix: str = "/swagger"
+    handler_prefix: UrlPrefix = "/swagger"
 
 
 class DebugOptions(Options, frozen=True, kw_only=True):
     """Pages that look inside the process."""
 
     enabled: bool = False
-    handler_prefix: str = "/debug/pprof"
+    handler_prefix: UrlPrefix = "/debug/pprof"
 
 
 class InitOptions(Options, frozen=True, kw_only=True):
     """An endpoint that clients may warm a connection with."""
 
     enabled: bool = False
-    handler_prefix: str = "/connection/init"
+    handler_prefix: UrlPrefix = "/connection/init"
 
 
 class GraphiteOptions(Options, frozen=True, kw_only=True):
