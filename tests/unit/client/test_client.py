@@ -212,7 +212,7 @@ async def test_recovery_returns_what_was_missed(node, connect):
 
 
 def _position_only():
-    from realtime.engines.base import HistoryFilter  # noqa: PLC0415
+    from realtime.engines.base import HistoryFilter
 
     return HistoryFilter(limit=0)
 
