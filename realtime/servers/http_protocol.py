@@ -147,7 +147,6 @@ class _Request:
 
     __slots__ = (
         "body",
-        "expects_continue",
         "headers",
         "http_version",
         "keep_alive",
@@ -165,7 +164,6 @@ class _Request:
         self.headers = protocol.headers
         self.http_version = protocol.parser.get_http_version()
         self.keep_alive = self.http_version != "1.0" and protocol.parser.should_keep_alive()
-        self.expects_continue = protocol.expect_100_continue
         self.body: list[bytes] = []
 
 
@@ -250,6 +248,10 @@ class TidewireHTTP(HttpToolsProtocol):
         self._has_head = False
         self._reading_since = 0.0
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Keep a header; what uvicorn looks for in each is looked for once they are all there."""
+        self.headers.append((name.lower(), value))
+
     def on_headers_complete(self) -> None:
         """Decide whose the request is."""
         self._has_head = True
@@ -260,10 +262,13 @@ class TidewireHTTP(HttpToolsProtocol):
             if lane.matches(method, path) and not self.parser.should_upgrade():
                 self._begin_lane(_Request(self, method, path, query))
                 return
-        url, headers, expects_continue = self.url, self.headers, self.expect_100_continue
+        url, headers = self.url, self.headers
         super().on_message_begin()
-        self.url, self.headers, self.expect_100_continue = url, headers, expects_continue
+        self.url, self.headers = url, headers
         self.scope["headers"] = headers
+        self.expect_100_continue = any(
+            name == b"expect" and value.lower() == b"100-continue" for name, value in headers
+        )
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
@@ -298,11 +303,13 @@ class TidewireHTTP(HttpToolsProtocol):
     def _begin_lane(self, request: _Request) -> None:
         self._request = request
         self._body_bytes = 0
-        if self.settings.max_body_bytes:
-            for name, value in request.headers:
-                if name == b"content-length":
-                    self._check_body_size(int(value))  # llhttp has seen that it is a number
-        if request.expects_continue and request.http_version == "1.1":
+        expects_continue = False
+        for name, value in request.headers:
+            if name == b"content-length":
+                self._check_body_size(int(value))  # llhttp has seen that it is a number
+            elif name == b"expect":
+                expects_continue = value.lower() == b"100-continue"
+        if expects_continue and request.http_version == "1.1":
             self.transport.write(_CONTINUE)
 
     def _check_body_size(self, size: int) -> None:
@@ -361,12 +368,9 @@ class TidewireHTTP(HttpToolsProtocol):
     def _respond(self, request: _Request, response: LaneResponse, *, is_kept: bool) -> None:
         body = response.body
         parts = [_head(response.status, response.headers)]
-        parts.extend(b"%b: %b\r\n" % header for header in self.server_state.default_headers)
-        if not any(name == b"content-length" for name, _ in response.headers):
-            parts.append(b"content-length: %d\r\n" % len(body))
-        if not is_kept:
-            parts.append(b"connection: close\r\n")
-        parts.append(b"\r\n")
+        for name, value in self.server_state.default_headers:
+            parts.append(b"%b: %b\r\n" % (name, value))
+        parts.append(_end_of_head(len(body), response.headers, is_kept=is_kept))
         if request.method != b"HEAD":
             parts.append(body)
         self.transport.write(b"".join(parts))
@@ -565,3 +569,11 @@ _UNAVAILABLE = _Response(503, _PLAIN_TEXT, b"Service Unavailable")
 def _head(status: int, headers: tuple[tuple[bytes, bytes], ...]) -> bytes:
     """Return status line and headers; most answers have one of a few heads."""
     return status_line(status) + b"".join(header_line(name, value) for name, value in headers)
+
+
+def _end_of_head(size: int, headers: tuple[tuple[bytes, bytes], ...], *, is_kept: bool) -> bytes:
+    end = b"\r\n" if is_kept else b"connection: close\r\n\r\n"
+    for name, _ in headers:
+        if name == b"content-length":
+            return end
+    return b"content-length: %d\r\n%b" % (size, end)
