@@ -134,7 +134,7 @@ def _method_name(command: LegacyCommand) -> str:
     if not text or text == b"null":
         return LEGACY_NUMBERS[_PUBLISH]
     try:
-        method = msgspec.json.decode(text, type=int | str)
+        method: int | str = msgspec.json.decode(text, type=int | str)
     except msgspec.MsgspecError as error:
         raise MalformedRequest from error
     if isinstance(method, int):

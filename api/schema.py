@@ -117,7 +117,8 @@ def _add(struct: type[Any], schemas: dict[str, Schema]) -> None:
         return
     info = inspect.type_info(struct)
     assert isinstance(info, inspect.StructType)
-    schemas[name] = schema = {"type": "object", "description": _description(struct)}
+    schema: Schema = {"type": "object", "description": _description(struct)}
+    schemas[name] = schema
     properties = {field.encode_name: _describe(field.type, schemas) for field in info.fields}
     if properties:
         schema["properties"] = properties

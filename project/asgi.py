@@ -17,12 +17,12 @@ from django.core.asgi import get_asgi_application
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "project.settings")
 _django = get_asgi_application()  # sets Django up, which the imports below need
 
-from api.lane import DirectLane, DirectLaneApp  # noqa: E402
 from channels.routing import ProtocolTypeRouter, URLRouter  # noqa: E402
 from django.urls import re_path  # noqa: E402
-from realtime.conf.loader import get_options  # noqa: E402
 
+from api.lane import DirectLane, DirectLaneApp  # noqa: E402
 from realtime import bootstrap  # noqa: E402
+from realtime.conf.loader import get_options  # noqa: E402
 from realtime.routing import websocket_urlpatterns  # noqa: E402
 from realtime.servers.application import NodeApplication, refuse_unknown_path  # noqa: E402
 from realtime.servers.limits import frames_settings, websocket_paths  # noqa: E402

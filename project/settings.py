@@ -51,7 +51,7 @@ CSRF_TRUSTED_ORIGINS = _words("CSRF_TRUSTED_ORIGINS", "")
 
 INSTALLED_APPS = [
     "daphne",  # first: it replaces runserver by its own
-    "django.contrib.admin",
+    "admin_ui.apps.TidewireAdminConfig",  # django.contrib.admin under our name
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",

@@ -97,7 +97,6 @@ from realtime.protocol.errors import (
     NotFoundError,
     PermissionDeniedError,
     UnknownChannelError,
-    UnrecoverablePositionError,
 )
 from realtime.protocol.messages import EMPTY, StreamPosition, payload
 from realtime.session.permissions import Override, check_data_format
@@ -135,7 +134,7 @@ class CommandNode(Protocol):
         """Publish; raises ``EngineError``."""
 
     async def history(self, channel: Channel, what: HistoryFilter) -> History:
-        """Read a stream; raises ``EngineError``."""
+        """Read a stream; raises ``EngineError``, or 112 where ``what.since`` belongs to another epoch."""
 
     async def remove_history(self, channel: Channel) -> None:
         """Drop a stream's publications; raises ``EngineError``."""
@@ -413,8 +412,6 @@ async def history(node: CommandNode, request: HistoryRequest) -> HistoryResult:
     )
     with _engine():
         read = await node.history(channel, what)
-    if since is not None and since.epoch and since.epoch != read.top.epoch:
-        raise UnrecoverablePositionError
     publications = [
         Publication(data=pub.data, info=pub.info, offset=pub.offset, tags=pub.tags)
         for pub in read.publications

@@ -715,9 +715,7 @@ class ConfigurationChange(models.Model):
         blank=True,
         help_text="A user's name, or the system account that ran a command.",
     )
-    source = models.CharField(
-        "by way of", max_length=32, help_text="<code>admin</code>, or the command's name."
-    )
+    source = models.CharField(max_length=32, help_text="<code>admin</code>, or the command's name.")
     action = models.CharField("what", max_length=16, choices=Action.choices)
     kind = models.CharField("kind of row", max_length=100)
     row_id = models.CharField("row ID", max_length=64)

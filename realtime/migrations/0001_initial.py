@@ -113,7 +113,6 @@ class Migration(migrations.Migration):
                     models.CharField(
                         help_text="<code>admin</code>, or the command's name.",
                         max_length=32,
-                        verbose_name="by way of",
                     ),
                 ),
                 (

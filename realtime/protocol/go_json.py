@@ -94,7 +94,7 @@ def normalise(message_type: type[msgspec.Struct], text: bytes) -> bytes:
         values = split_values(text)
         if len(values) != 1:
             raise MalformedJson(f"expected one value, found {len(values)}")
-        return _rewrite(inspect.type_info(message_type), values[0])
+        return _rewrite(_info(message_type), values[0])
     except RecursionError as error:
         raise MalformedJson("nested too deeply") from error
 
@@ -173,6 +173,11 @@ def _rewrite_struct(struct: type[Any], text: bytes) -> bytes:
             continue
         members.append(b'"%b":%b' % (field.encode_name.encode(), _rewrite(field.type, value)))
     return b"{" + b",".join(members) + b"}"
+
+
+@functools.cache
+def _info(struct: type[Any]) -> inspect.Type:
+    return inspect.type_info(struct)
 
 
 @functools.cache
