@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 from django.contrib import admin, messages
-from django.contrib.admin.utils import display_for_value
 from django.core.exceptions import PermissionDenied
 from django.db import transaction
 from django.db.models import QuerySet
@@ -17,14 +16,20 @@ from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
-from django.utils.text import capfirst
 from django.views.decorators.debug import sensitive_variables
-from realtime.conf.loader import get_options
 
 from admin_ui.changes import RecordingAdmin, diff_table, diff_text
 from admin_ui.explain import Question, explain, features
 from admin_ui.fields import DurationFormField, short_duration
-from admin_ui.forms import ApiKeyForm, ExplainForm, NamespaceForm, new_errors, stored_options
+from admin_ui.forms import (
+    ApiKeyForm,
+    ExplainForm,
+    NamespaceForm,
+    label_of,
+    new_errors,
+    stored_options,
+)
+from realtime.conf.loader import get_options
 from realtime.conf.snapshot import describe, load_configuration
 from realtime.conf.transfer import compare, state_of
 from realtime.models import (
@@ -43,6 +48,7 @@ DURATION_COLUMNS = frozenset(
     for column in OPTION_COLUMNS.values()
     if isinstance(Namespace.column(column), SecondsField)
 )
+NOBODY = "-"
 _LATER = "<strong>Stored, imported and exported, but without effect yet.</strong>"
 
 
@@ -79,15 +85,7 @@ class NamespaceAdmin(RecordingAdmin[Namespace]):
         "presence",
         "join_leave",
     )
-    list_filter = (
-        "presence",
-        "join_leave",
-        "force_recovery",
-        "allow_subscribe_for_client",
-        "allow_publish_for_client",
-        "allow_user_limited_channels",
-        "subscription_type",
-    )
+    list_filter = ("presence", "join_leave", "force_recovery", "allow_user_limited_channels")
     search_fields = ("name", "channel_regex")
     search_help_text = "Part of a namespace's name or of its channel_regex."
     save_on_top = True
@@ -101,11 +99,13 @@ class NamespaceAdmin(RecordingAdmin[Namespace]):
             "History and recovery",
             {
                 "fields": (
-                    ("history_size", "history_ttl", "history_meta_ttl"),
+                    "history_size",
+                    "history_ttl",
+                    "history_meta_ttl",
                     ("force_recovery", "allow_recovery"),
-                    ("force_positioning", "allow_positioning"),
                     "force_recovery_mode",
                     "auto_cache_recover",
+                    ("force_positioning", "allow_positioning"),
                 ),
                 "description": "Keep publications for those who come back, and notice gaps.",
             },
@@ -193,7 +193,9 @@ class NamespaceAdmin(RecordingAdmin[Namespace]):
         if row.subscribe_proxy_enabled or row.subscribe_stream_proxy_enabled:
             return "proxy"
         who = _who(row, "subscribe")
-        return f"{who}, listed users" if row.allow_user_limited_channels else who
+        if not row.allow_user_limited_channels:
+            return who
+        return "listed users" if who == NOBODY else f"{who}, listed users"
 
     @admin.display(description="publish")
     def publish(self, row: Namespace) -> str:
@@ -245,7 +247,7 @@ class NamespaceAdmin(RecordingAdmin[Namespace]):
         """Save, and show what is questionable about the configuration that was saved."""
         super().save_model(request, obj, form, change)
         for warning in form.warnings:
-            messages.warning(request, f"{obj}: {warning}")
+            messages.warning(request, f"Namespace {obj}: {warning}")
 
     def has_delete_permission(self, request: HttpRequest, obj: Namespace | None = None) -> bool:
         """Keep the row for channels without a namespace."""
@@ -327,7 +329,7 @@ class NamespaceAdmin(RecordingAdmin[Namespace]):
 
 
 def _duration_text(column: str) -> Callable[[NamespaceAdmin, Namespace], str]:
-    @admin.display(description=capfirst(column.replace("_", " ")))
+    @admin.display(description=label_of(column))
     def show_duration(_: NamespaceAdmin, row: Namespace) -> str:
         return short_duration(getattr(row, column))
 
@@ -357,7 +359,7 @@ def _who(row: Namespace, operation: str) -> str:
     elif getattr(row, f"allow_{operation}_for_subscriber", False):
         who = "subscribers"
     else:
-        return "-"
+        return NOBODY
     if getattr(row, f"allow_{operation}_for_anonymous"):
         return "anybody" if who == "any user" else "subscribers, also anonymous"
     return who
@@ -386,13 +388,13 @@ class ApiKeyAdmin(RecordingAdmin[ApiKey]):
 
     form = ApiKeyForm
     change_form_template = "admin_ui/api_key_form.html"
-    list_display = ("name", "key", "scope_names", "created_at", "created_by", "state")
+    list_display = ("name", "state", "key", "scope_names", "created_at", "created_by")
     list_filter = (IsRevokedFilter, "created_by")
     search_fields = ("name", "prefix")
     search_help_text = "Part of the name, or the first characters of a key."
     actions = ("revoke_selected",)
     date_hierarchy = "created_at"
-    readonly_fields = ("key", "created_at", "created_by", "state")
+    readonly_fields = ("key", "created_at", "created_by", "state", "revoked_at")
 
     class Media:
         """Our few rules on top of the admin's."""
@@ -416,15 +418,17 @@ class ApiKeyAdmin(RecordingAdmin[ApiKey]):
         """Say whether the key is accepted."""
         if row.revoked_at is None:
             return format_html('<span class="tw-badge tw-yes">{}</span>', "active")
-        when = display_for_value(row.revoked_at, "")
-        return format_html('<span class="tw-badge tw-no">revoked</span> {}', when)
+        return format_html('<span class="tw-badge tw-no">{}</span>', "revoked")
 
     def get_fieldsets(self, request: HttpRequest, obj: ApiKey | None = None) -> Any:
         """Ask for what a new key needs; show the rest of one that exists."""
         asked = (None, {"fields": ("name", "scopes")})
         if obj is None:
             return [asked]
-        return [asked, ("The key", {"fields": ("key", "state", "created_at", "created_by")})]
+        return [
+            asked,
+            ("The key", {"fields": ("key", "state", "created_at", "created_by", "revoked_at")}),
+        ]
 
     def has_change_permission(self, request: HttpRequest, obj: ApiKey | None = None) -> bool:
         """Leave revoked keys as they are."""
@@ -527,7 +531,7 @@ class ApiKeyAdmin(RecordingAdmin[ApiKey]):
 class ConfigurationChangeAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     """Who changed what; nobody edits it."""
 
-    list_display = ("at", "actor", "source", "kind", "row_name", "action", "summary")
+    list_display = ("at", "actor", "row", "action", "summary")
     list_display_links = ("at",)
     list_filter = ("kind", "action", "source", "actor")
     search_fields = ("row_name", "actor")
@@ -542,6 +546,11 @@ class ConfigurationChangeAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         """Our few rules on top of the admin's."""
 
         css: ClassVar = {"all": ("admin_ui/tidewire.css",)}
+
+    @admin.display(description="row", ordering="row_name")
+    def row(self, record: ConfigurationChange) -> str:
+        """Say what was changed."""
+        return f"{record.kind} {record.row_name}"
 
     @admin.display(description="changes")
     def summary(self, record: ConfigurationChange) -> str:

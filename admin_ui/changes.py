@@ -20,6 +20,7 @@ from realtime.models import ConfigurationChange
 
 RowT = TypeVar("RowT", bound=models.Model)
 SOURCE = "admin"
+EMPTY: tuple[Any, ...] = (None, "", [])
 _PER_PAGE = 50
 
 if TYPE_CHECKING:
@@ -46,7 +47,12 @@ def diff_table(changes: Iterable[Change | list[Any]]) -> SafeString:
 
 def diff_text(changes: Iterable[Change | list[Any]]) -> str:
     """Show changes in one line, for logs and lists."""
-    return "; ".join(f"{path}: {show(before)} → {show(after)}" for path, before, after in changes)
+    return "; ".join(
+        f"{path}: {show(before)} → {show(after)}"
+        if before not in EMPTY
+        else f"{path}: {show(after)}"
+        for path, before, after in changes
+    )
 
 
 class RecordingAdmin(_ModelAdmin[RowT]):

@@ -59,6 +59,7 @@ class Explanation:
     Attributes:
         steps: The rules in the order in which they were tried; the last one decides.
         refusal: As the client gets it, ``None`` where the operation is allowed.
+        is_connected: Whether the connection token, if there is one, lets the client in at all.
         user: Who asks: from the question, or from the token.
         channel: What the name stands for, as far as it was looked up.
         granted: Of a subscribe that is allowed: how the subscription works if the client asks for nothing.
@@ -67,6 +68,7 @@ class Explanation:
 
     steps: list[Step] = field(default_factory=list)
     refusal: ClientError | Disconnect | None = None
+    is_connected: bool = True
     user: str = ""
     channel: Channel | None = None
     granted: GrantedOptions | None = None
@@ -128,7 +130,9 @@ class _Explainer:
         answer.channel = self.table.resolve(self.question.channel)
         try:
             if self.question.connection_token:
+                answer.is_connected = False
                 self._connect()
+                answer.is_connected = True
             if self.question.operation == "subscribe":
                 self._subscribe()
             else:

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import msgspec
 from django import forms
 from django.core.exceptions import ValidationError
-from realtime.conf.loader import get_options
+from django.utils.text import capfirst
 
 from admin_ui.fields import NamesField
+from realtime.conf.loader import get_options
 from realtime.conf.snapshot import describe, make_candidate
 from realtime.models import OPTION_COLUMNS, ApiKey, Namespace
+from realtime.namespaces.names import is_namespace_name
 from realtime.namespaces.options import ChannelOptions
 from realtime.namespaces.validation import DELTA_TYPES, Problem, validate
 from realtime.protocol.api_messages import Command
@@ -48,6 +50,12 @@ def stored_options(*, but: int | None = None) -> tuple[dict[str, ChannelOptions]
     return options, broken
 
 
+def label_of(column: str) -> str:
+    """Name an option for people."""
+    words = column.replace("_ttl", "_TTL").replace("join_leave", "join/leave").split("_")
+    return capfirst(" ".join(words))
+
+
 def judge(namespaces: Mapping[str, ChannelOptions]) -> list[Problem]:
     """Validate a whole configuration under the options of this process."""
     return validate(make_candidate(get_options(), namespaces))
@@ -80,6 +88,7 @@ class NamespaceForm(_NamespaceModelForm):
         model = Namespace
         fields = "__all__"
         # For the read-only view, which shows durations by a method of the admin's.
+        labels: ClassVar = {column: label_of(column) for column in OPTION_COLUMNS.values()}
         help_texts: ClassVar = {
             f"{column}_text": Namespace.column(column).help_text
             for column in OPTION_COLUMNS.values()
@@ -91,6 +100,13 @@ class NamespaceForm(_NamespaceModelForm):
         self.warnings: list[str] = []
         if "name" in self.fields:
             self.fields["name"].required = True
+
+    def clean_name(self) -> str:
+        """Put what is wrong with a name beside the name; the database's own constraint knows no field."""
+        name: str = self.cleaned_data["name"]
+        if not is_namespace_name(name):
+            raise ValidationError("must be two or more of a-z A-Z 0-9 - _ .", code="configuration")
+        return name
 
     def _post_clean(self) -> None:
         """Validate the configuration that would result, once each field is all right for itself."""
