@@ -32,7 +32,7 @@ class Command(BaseCommand):
         self._make_namespace()
 
     def _make_superuser(self) -> None:
-        users = get_user_model()._default_manager
+        users = get_user_model()._default_manager  # noqa: SLF001 -- documented by Django under this name
         if users.filter(is_superuser=True).exists():
             return
         password = secrets.token_urlsafe(12)
@@ -61,4 +61,6 @@ class Command(BaseCommand):
             history_ttl=300.0,
             force_recovery=True,
         )
-        self.stdout.write(f"Created the namespace {DEMO_NAMESPACE!r}, open to everybody who connects.")
+        self.stdout.write(
+            f"Created the namespace {DEMO_NAMESPACE!r}, open to everybody who connects."
+        )

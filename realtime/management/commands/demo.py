@@ -1,71 +1,87 @@
-"""Publish this machine's counters once a second, from a process of its own."""
+"""``manage.py demo``: the process behind the demo page's live numbers."""
 
 from __future__ import annotations
 
+import argparse
 import logging
+import math
 import signal
-import threading
+import time
 from types import FrameType
 from typing import Any
 
-import psutil
 from django.core.management.base import BaseCommand, CommandParser
 
-from realtime.protocol.errors import ClientError, EngineError
+from realtime.demo.feed import Feed
+from realtime.demo.namespace import SYSTEM_CHANNEL
+from realtime.demo.system import SystemMeter
 from realtime.shortcuts import publish
 
 
 logger = logging.getLogger(__name__)
 
-CHANNEL = "demo:system"
+
+class _Stopped(Exception):  # noqa: N818 -- no error: the usual end
+    """Somebody asked for the end."""
+
+
+def _on_signal(_number: int, _frame: FrameType | None) -> None:
+    raise _Stopped
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not (math.isfinite(value) and value >= 0.05):
+        message = f"{text} is not a number of seconds from 0.05 on"
+        raise argparse.ArgumentTypeError(message)
+    return value
+
+
+def _whole_number(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        message = f"{text} is below 0"
+        raise argparse.ArgumentTypeError(message)
+    return value
 
 
 class Command(BaseCommand):
-    """``manage.py demo``."""
+    """Publish this machine's load, memory and network from a process of its own, as a backend service would."""
 
     help = (
-        "Publish this machine's load, memory and network counters to demo:system through the API."
+        f"Publish this machine's load, memory and network to {SYSTEM_CHANNEL} once a second. "
+        "It runs beside the server, outlives the server's restarts, and ends on SIGTERM or Ctrl-C."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
-        """Declare the options."""
-        parser.add_argument("--interval", type=float, default=1.0, help="seconds between two")
-        parser.add_argument("--count", type=int, default=0, help="how many, 0 without end")
+        """Add ``--interval`` and ``--count``."""
+        parser.add_argument(
+            "--interval", type=_seconds, default=1.0, help="Seconds between two measurements (1)."
+        )
+        parser.add_argument(
+            "--count",
+            type=_whole_number,
+            default=0,
+            help="End after so many measurements were published (0: go on).",
+        )
 
     def handle(self, *_: Any, **options: Any) -> None:
-        """Publish until told to stop; a server that is away is waited for."""
-        stop = threading.Event()
-
-        def end(_number: int, _frame: FrameType | None) -> None:
-            stop.set()
-
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, end)
-        is_away = False
-        published = 0
-        while not stop.wait(options["interval"]):
-            try:
-                publish(CHANNEL, measure())
-            except (EngineError, ClientError) as error:
-                if not is_away:
-                    logger.warning("not published, trying on: %s", error)
-                is_away = True
-                continue
-            if is_away:
-                logger.warning("publishing again")
-            is_away = False
-            published += 1
-            if published == options["count"]:
-                return
-
-
-def measure() -> dict[str, float]:
-    """Read the counters: load (1 minute), CPU and memory in percent, network bytes since boot."""
-    network = psutil.net_io_counters()
-    return {
-        "load": psutil.getloadavg()[0],
-        "cpu_percent": psutil.cpu_percent(),
-        "memory_percent": psutil.virtual_memory().percent,
-        "bytes_sent": network.bytes_sent,
-        "bytes_received": network.bytes_recv,
-    }
+        """Publish until told to stop."""
+        feed = Feed(
+            SystemMeter().read,
+            lambda data: publish(SYSTEM_CHANNEL, data),
+            interval=options["interval"],
+            monotonic=time.monotonic,
+            sleep=time.sleep,
+        )
+        before = {
+            number: signal.signal(number, _on_signal) for number in (signal.SIGTERM, signal.SIGINT)
+        }
+        try:
+            logger.info("publishing to %s every %g s", SYSTEM_CHANNEL, options["interval"])
+            feed.run(options["count"])
+        except _Stopped:
+            logger.info("stopped")
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)

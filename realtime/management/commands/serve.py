@@ -131,6 +131,7 @@ class Command(BaseCommand):
             options = loader.get_options()
             _check(options, arguments["workers"])
             _set_up_logging(options)
+            loader.log_notices()
             status = _serve(options, arguments)
         except ConfigError as error:
             raise CommandError(str(error)) from error
