@@ -1,0 +1,158 @@
+"""
+Servers in both shapes, and clients of every SDK, for the tests of this folder.
+
+Databases are migrated and filled once and copied for each server. A test that fails shows the logs of the servers
+it used.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from tests.live.harness import SHAPES, Sdk, Server, manage
+
+
+CONFIGURATION = {
+    "channel": {
+        "without_namespace": {
+            "allow_subscribe_for_client": True,
+            "allow_subscribe_for_anonymous": True,
+            "allow_publish_for_subscriber": True,
+            "allow_publish_for_anonymous": True,
+        },
+        "namespaces": [
+            {
+                "name": "room",
+                "allow_subscribe_for_client": True,
+                "allow_subscribe_for_anonymous": True,
+                "allow_publish_for_subscriber": True,
+                "allow_presence_for_subscriber": True,
+                "allow_presence_for_anonymous": True,
+                "presence": True,
+                "join_leave": True,
+                "force_push_join_leave": True,
+            },
+            {
+                "name": "hist",
+                "allow_subscribe_for_client": True,
+                "allow_subscribe_for_anonymous": True,
+                "allow_history_for_subscriber": True,
+                "allow_history_for_anonymous": True,
+                "history_size": 100,
+                "history_ttl": "300s",
+                "force_recovery": True,
+            },
+            {
+                "name": "cache",
+                "allow_subscribe_for_client": True,
+                "allow_subscribe_for_anonymous": True,
+                "history_size": 1,
+                "history_ttl": "300s",
+                "force_recovery": True,
+                "force_recovery_mode": "cache",
+            },
+            {"name": "closed"},
+            {"name": "personal", "presence": True},
+            {"name": "users", "allow_user_limited_channels": True},
+        ],
+    },
+}
+"""What the servers of this folder allow, as a Centrifugo configuration file."""
+
+
+@pytest.fixture(scope="session")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give a database that was migrated and filled by ``importconfig``, to be copied."""
+    folder = tmp_path_factory.mktemp("database")
+    path = folder / "db.sqlite3"
+    (folder / "config.json").write_text(json.dumps(CONFIGURATION))
+    manage(path, "migrate", "--verbosity", "0")
+    manage(path, "importconfig", str(folder / "config.json"))
+    return path
+
+
+@pytest.fixture(scope="session", params=SHAPES)
+def shape(request: pytest.FixtureRequest) -> str:
+    """Give the kind of server."""
+    shape: str = request.param
+    return shape
+
+
+def _folder(tmp_path_factory: pytest.TempPathFactory, database: Path, name: str) -> Path:
+    folder = tmp_path_factory.mktemp(name)
+    # The write-ahead log goes with the file that it belongs to.
+    for file in database.parent.glob("db.sqlite3*"):
+        shutil.copy(file, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def server(
+    shape: str, database: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
+    """Give one server with the usual options, for all tests that leave it as it was."""
+    server = Server(shape, _folder(tmp_path_factory, database, shape)).start()
+    yield server
+    assert server.stop() == 0, server.log
+    assert "Traceback" not in server.log, server.log
+
+
+@pytest.fixture
+def make_server(
+    shape: str, database: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[[Mapping[str, str]], Server]]:
+    """Give a function that starts a server with more options, ended after the test."""
+    servers: list[Server] = []
+
+    def make(options: Mapping[str, str] = {}) -> Server:
+        folder = _folder(tmp_path_factory, database, shape)
+        servers.append(Server(shape, folder, options))
+        return servers[-1].start()
+
+    yield make
+    for server in servers:
+        assert server.stop() == 0, server.log
+        assert "Traceback" not in server.log, server.log
+
+
+@pytest.fixture(params=["js-json", "js-protobuf", "python-json", "python-protobuf"])
+def sdk_kind(request: pytest.FixtureRequest) -> str:
+    """Give the name of an SDK and an encoding."""
+    kind: str = request.param
+    return kind
+
+
+MakeSdk = Callable[[Server], Awaitable[Sdk]]
+
+
+@pytest_asyncio.fixture
+async def make_sdk(sdk_kind: str) -> AsyncIterator[MakeSdk]:
+    """Give a function that starts a client of the SDK, ended after the test."""
+    clients: list[Sdk] = []
+
+    async def make(server: Server) -> Sdk:
+        clients.append(await Sdk.start(sdk_kind, server.websocket_url))
+        return clients[-1]
+
+    yield make
+    for client in clients:
+        await client.close()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Iterator[None]:
+    """Add the end of the server's log to the report of a test that failed."""
+    report = yield
+    if report.failed:
+        for value in getattr(item, "funcargs", {}).values():
+            if isinstance(value, Server):
+                report.sections.append((f"log of {value.shape}", value.log[-5000:]))
+    return report

@@ -1,0 +1,161 @@
+// Drives the npm package `centrifuge` for the live tests.
+//
+//   node client.mjs URL json|protobuf
+//
+// Reads one JSON command a line on stdin, writes one JSON event a line on stdout. Every command has an `op` and a
+// `ref`; its outcome is the event {"event":"result","ref":…} with `result` or `error`. The end of stdin ends it.
+
+import readline from 'node:readline';
+import WebSocket from 'ws';
+
+const [url, format] = process.argv.slice(2);
+const isProtobuf = format === 'protobuf';
+const { Centrifuge, UnauthorizedError } = isProtobuf
+  ? await import('centrifuge/build/protobuf')
+  : await import('centrifuge');
+
+const emit = (event, fields = {}) => {
+  process.stdout.write(JSON.stringify({ event, ...fields }) + '\n');
+};
+
+// Payloads are JSON texts on both kinds of connection, so that one test serves both.
+const pack = (value) => (isProtobuf ? new TextEncoder().encode(JSON.stringify(value)) : value);
+const unpack = (value) => {
+  if (value === undefined || value === null) return null;
+  if (!isProtobuf) return value;
+  return value.length ? JSON.parse(new TextDecoder().decode(value)) : null;
+};
+const info = (i) =>
+  i && { user: i.user, client: i.client, conn_info: unpack(i.connInfo), chan_info: unpack(i.chanInfo) };
+const publication = (p) => ({
+  data: unpack(p.data),
+  offset: Number(p.offset ?? 0),
+  tags: p.tags ?? {},
+  info: p.info ? info(p.info) : null,
+});
+const failure = (error) => ({ code: error?.code ?? -1, message: error?.message ?? String(error) });
+
+let socket = null; // the one in use, to be cut by `kill`
+class Socket extends WebSocket {
+  constructor(address, protocols) {
+    super(address, protocols);
+    socket = this;
+  }
+}
+
+const tokenWaiters = [];
+const askForToken = (kind) => (context) =>
+  new Promise((resolve, reject) => {
+    tokenWaiters.push({ resolve, reject });
+    emit('get_token', { kind, channel: context?.channel ?? '' });
+  });
+
+let client = null;
+const subscriptions = new Map();
+
+function connect({ token, get_token, name }) {
+  client = new Centrifuge(url, {
+    websocket: Socket,
+    token: token ?? '',
+    getToken: get_token ? askForToken('connection') : null,
+    minReconnectDelay: 50,
+    maxReconnectDelay: 500,
+    timeout: 5000,
+    name: name ?? 'js',
+  });
+  client.on('connecting', (c) => emit('connecting', { code: c.code, reason: c.reason }));
+  client.on('connected', (c) => emit('connected', { client: c.client }));
+  client.on('disconnected', (c) => emit('disconnected', { code: c.code, reason: c.reason }));
+  client.on('error', (c) => emit('error', failure(c.error)));
+  client.on('subscribed', (c) => emit('server_subscribed', subscribed(c)));
+  client.on('unsubscribed', (c) => emit('server_unsubscribed', { channel: c.channel }));
+  client.on('publication', (c) =>
+    emit('server_publication', { channel: c.channel, ...publication(c) }));
+  client.on('join', (c) => emit('server_join', { channel: c.channel, info: info(c.info) }));
+  client.on('leave', (c) => emit('server_leave', { channel: c.channel, info: info(c.info) }));
+  client.connect();
+}
+
+const subscribed = (c) => ({
+  channel: c.channel,
+  recoverable: c.recoverable,
+  positioned: c.positioned,
+  was_recovering: c.wasRecovering,
+  recovered: c.recovered,
+  offset: Number(c.streamPosition?.offset ?? 0),
+  epoch: c.streamPosition?.epoch ?? '',
+  data: unpack(c.data),
+});
+
+function subscribe({ channel, token, get_token, recoverable, positioned, join_leave, since, delta }) {
+  const subscription = client.newSubscription(channel, {
+    token: token ?? '',
+    getToken: get_token ? askForToken('subscription') : null,
+    recoverable: recoverable ?? false,
+    positioned: positioned ?? false,
+    joinLeave: join_leave ?? false,
+    since: since ?? null,
+    minResubscribeDelay: 50,
+    maxResubscribeDelay: 500,
+    ...(delta ? { delta } : {}),
+  });
+  subscriptions.set(channel, subscription);
+  subscription.on('subscribing', (c) => emit('subscribing', { channel, code: c.code, reason: c.reason }));
+  subscription.on('subscribed', (c) => emit('subscribed', subscribed(c)));
+  subscription.on('unsubscribed', (c) => emit('unsubscribed', { channel, code: c.code, reason: c.reason }));
+  subscription.on('publication', (c) => emit('publication', { channel, ...publication(c) }));
+  subscription.on('join', (c) => emit('join', { channel, info: info(c.info) }));
+  subscription.on('leave', (c) => emit('leave', { channel, info: info(c.info) }));
+  subscription.on('error', (c) => emit('subscription_error', { channel, ...failure(c.error) }));
+  subscription.subscribe();
+}
+
+const operations = {
+  connect,
+  subscribe,
+  unsubscribe: ({ channel }) => subscriptions.get(channel).unsubscribe(),
+  disconnect: () => client.disconnect(),
+  // An end without a close frame, as when a cable is pulled.
+  kill: () => socket.terminate(),
+  token: ({ token, refuse }) => {
+    const waiter = tokenWaiters.shift();
+    if (refuse) waiter.reject(new UnauthorizedError('refused'));
+    else waiter.resolve(token);
+  },
+  publish: async ({ channel, data }) => {
+    await client.publish(channel, pack(data));
+    return {};
+  },
+  presence: async ({ channel }) => {
+    const { clients } = await client.presence(channel);
+    return Object.fromEntries(Object.entries(clients).map(([key, value]) => [key, info(value)]));
+  },
+  presence_stats: async ({ channel }) => {
+    const stats = await client.presenceStats(channel);
+    return { num_clients: stats.numClients, num_users: stats.numUsers };
+  },
+  history: async ({ channel, limit, reverse, since }) => {
+    const history = await client.history(channel, {
+      limit: limit ?? 0,
+      reverse: reverse ?? false,
+      since: since ?? null,
+    });
+    return {
+      publications: history.publications.map(publication),
+      offset: Number(history.offset),
+      epoch: history.epoch,
+    };
+  },
+  rpc: async ({ method, data }) => ({ data: unpack((await client.rpc(method, pack(data))).data) }),
+};
+
+emit('ready');
+for await (const line of readline.createInterface({ input: process.stdin })) {
+  const command = JSON.parse(line);
+  const { op, ref } = command;
+  Promise.resolve()
+    .then(() => operations[op](command))
+    .then((result) => emit('result', { ref, result: result ?? null }))
+    .catch((error) => emit('result', { ref, error: failure(error) }));
+}
+process.exit(0);
