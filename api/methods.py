@@ -152,11 +152,52 @@ METHODS: dict[str, Method] = {
 # there and answered 104.
 LEGACY_NUMBERS: dict[int, str] = dict(
     enumerate(
-        ["publish", "broadcast", "unsubscribe", "disconnect", "presence", "presence_stats", "history", "history_remove", "channels", "info", "rpc", "subscribe", "refresh"]
+        [
+            "publish",
+            "broadcast",
+            "unsubscribe",
+            "disconnect",
+            "presence",
+            "presence_stats",
+            "history",
+            "history_remove",
+            "channels",
+            "info",
+            "rpc",
+            "subscribe",
+            "refresh",
+        ]
     )
 ) | dict(
     enumerate(
-        ["connections", "update_user_status", "get_user_status", "delete_user_status", "block_user", "unblock_user", "revoke_token", "invalidate_user_tokens", "device_register", "device_update", "device_remove", "device_list", "device_topic_list", "device_topic_update", "user_topic_list", "user_topic_update", "send_push_notification", "update_push_status", "cancel_push", "map_publish", "map_remove", "map_read_state", "map_read_stream", "map_stats", "map_clear", "shared_poll_publish"],
+        [
+            "connections",
+            "update_user_status",
+            "get_user_status",
+            "delete_user_status",
+            "block_user",
+            "unblock_user",
+            "revoke_token",
+            "invalidate_user_tokens",
+            "device_register",
+            "device_update",
+            "device_remove",
+            "device_list",
+            "device_topic_list",
+            "device_topic_update",
+            "user_topic_list",
+            "user_topic_update",
+            "send_push_notification",
+            "update_push_status",
+            "cancel_push",
+            "map_publish",
+            "map_remove",
+            "map_read_state",
+            "map_read_stream",
+            "map_stats",
+            "map_clear",
+            "shared_poll_publish",
+        ],
         start=14,
     )
 )

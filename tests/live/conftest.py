@@ -146,9 +146,7 @@ async def make_sdk(sdk_kind: str) -> AsyncIterator[MakeSdk]:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(
-    item: pytest.Item, call: pytest.CallInfo[None]
-) -> Iterator[None]:
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
     """Add the end of the server's log to the report of a test that failed."""
     report = yield
     if report.failed:

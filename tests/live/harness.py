@@ -140,10 +140,23 @@ class Server:
     def start(self) -> Self:
         """Start the process and wait until it answers."""
         command = {
-            "serve": [str(ROOT / "manage.py"), "serve", "--host", "127.0.0.1"]
-            + ["--port", str(self.port)],
-            "daphne": ["-m", "daphne", "-b", "127.0.0.1", "-p", str(self.port)]
-            + ["project.asgi:application"],
+            "serve": [
+                str(ROOT / "manage.py"),
+                "serve",
+                "--host",
+                "127.0.0.1",
+                "--port",
+                str(self.port),
+            ],
+            "daphne": [
+                "-m",
+                "daphne",
+                "-b",
+                "127.0.0.1",
+                "-p",
+                str(self.port),
+                "project.asgi:application",
+            ],
         }[self.shape]
         with self.log_path.open("wb") as log:
             self._process = subprocess.Popen(
@@ -327,7 +340,9 @@ class Sdk:
                         assert not self._ended, f"the client ended; it saw {self.events}"
                         await self._arrived.wait()
             except TimeoutError:
-                raise AssertionError(f"no {wanted} within {seconds} s; seen: {self.events}") from None
+                raise AssertionError(
+                    f"no {wanted} within {seconds} s; seen: {self.events}"
+                ) from None
         self._taken.add(index)
         return self.events[index]
 

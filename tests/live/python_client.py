@@ -154,9 +154,7 @@ class Driver:
         emit("get_token", kind=kind, channel=channel)
         return await waiter
 
-    async def connect(
-        self, token: str = "", get_token: bool = False, name: str = "python"
-    ) -> None:
+    async def connect(self, token: str = "", get_token: bool = False, name: str = "python") -> None:
         self.client = centrifuge.Client(
             URL,
             events=Events(),

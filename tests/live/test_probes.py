@@ -132,10 +132,16 @@ async def test_frame_that_ends_the_connection(
             {"id": 2, "subscribe": {"channel": "a", "tf": {"op": "what"}}},
             _error(2, 107, "bad request"),
         ),
-        ({"id": 2, "subscribe": {"channel": "a", "token": "x"}}, _error(2, 103, "permission denied")),
+        (
+            {"id": 2, "subscribe": {"channel": "a", "token": "x"}},
+            _error(2, 103, "permission denied"),
+        ),
         ({"ID": 2, "Unsubscribe": {"Channel": "zzz"}}, {"id": 2, "unsubscribe": {}}),
         ({"id": 2, "more": 1, "unsubscribe": {"channel": "zzz"}}, {"id": 2, "unsubscribe": {}}),
-        ({"id": 4294967295, "unsubscribe": {"channel": "z"}}, {"id": 4294967295, "unsubscribe": {}}),
+        (
+            {"id": 4294967295, "unsubscribe": {"channel": "z"}},
+            {"id": 4294967295, "unsubscribe": {}},
+        ),
     ],
 )
 async def test_command_that_is_answered(
@@ -254,9 +260,7 @@ async def test_binary_payload_cannot_go_to_a_json_client(server: Server) -> None
             await socket.connect()
         await subscriber.ask({"id": 2, "subscribe": {"channel": channel}})
 
-        await asyncio.to_thread(
-            server.call, "publish", channel=channel, b64data="/wD+"
-        )
+        await asyncio.to_thread(server.call, "publish", channel=channel, b64data="/wD+")
 
         assert await subscriber.closed() == (3506, "inappropriate protocol")
         reply = await bystander.ask({"id": 2, "unsubscribe": {"channel": "a"}})
@@ -619,9 +623,7 @@ async def test_connection_that_is_not_refreshed_expires(
             result = await socket.connect(token=make_token("7", lifetime=2))
             assert result["expires"] is True
             assert result["ttl"] in {1, 2}
-        reply = await diligent.ask(
-            {"id": 2, "refresh": {"token": make_token("7", lifetime=600)}}
-        )
+        reply = await diligent.ask({"id": 2, "refresh": {"token": make_token("7", lifetime=600)}})
         assert reply["refresh"]["ttl"] > 500
 
         assert await idle.closed() == (3005, "connection expired")
