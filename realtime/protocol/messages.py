@@ -11,6 +11,8 @@ Source: the protocol's schema, and the reference server's JSON.
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
 from msgspec import Raw
 
@@ -204,9 +206,9 @@ class SubRefreshRequest(_Request):
 
 
 class Command(_Request):
-    """What a client sends. ``id`` 0 without ``send`` is a pong."""
+    """What a client sends. ``id``, a uint32, 0 without ``send`` is a pong."""
 
-    id: int = 0
+    id: Annotated[int, msgspec.Meta(ge=0, le=0xFFFFFFFF)] = 0
     connect: ConnectRequest | None = None
     subscribe: SubscribeRequest | None = None
     unsubscribe: UnsubscribeRequest | None = None
