@@ -30,7 +30,7 @@ def api_routes(options: ProcessOptions) -> list[URLPattern]:
     routes = method_routes(options)
     if prefix:
         routes.append(path(prefix, LegacyView.as_view(), name="api-legacy"))
-        rest = rf"^{re.escape(prefix)}(?s:/.*)\Z"
+        rest = rf"^{re.escape(prefix)}/[\s\S]*\Z"
         routes.append(re_path(rest, csrf_exempt(unknown_path)))
     return routes
 

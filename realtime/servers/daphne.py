@@ -20,7 +20,6 @@ from typing import Any
 
 import daphne.server
 from autobahn.websocket.types import ConnectionDeny
-from daphne.cli import CommandLineInterface
 from daphne.server import Server
 from daphne.ws_protocol import WebSocketFactory, WebSocketProtocol
 from twisted.internet.defer import Deferred
@@ -443,12 +442,18 @@ class FramesServer(Server):
 
 
 def install(hooks: DaphneHooks) -> None:
-    """Have Daphne build our classes from now on."""
+    """
+    Have Daphne build our classes from now on.
+
+    ``runserver`` looks up the server's class first and imports the application after that, so it is too late to
+    put another class in the first one's place: it is the first one that makes instances of ours.
+    """
     FramesServer.hooks = hooks
-    CommandLineInterface.server_class = FramesServer
+    Server.__new__ = _make_frames_server  # type: ignore[method-assign, assignment]  # on purpose
     # Server.run() looks the factory up by this name.
     vars(daphne.server)["WebSocketFactory"] = FramesFactory
-    # Daphne's runserver; it isn't imported before Django's registry is ready.
-    from daphne.management.commands.runserver import Command
 
-    Command.server_cls = FramesServer
+
+def _make_frames_server(cls: type[Server], *_: Any, **__: Any) -> Server:
+    made: Server = object.__new__(FramesServer if cls is Server else cls)
+    return made

@@ -123,6 +123,10 @@ class Command(BaseCommand):
             if value is not None:
                 os.environ[env_name(path)] = str(value)
         loader.reset()
+        try:
+            loader.get_options()
+        except ConfigError as error:
+            raise CommandError(str(error)) from error
         return super().execute(*args, **options)
 
     def handle(self, *_: Any, **arguments: Any) -> None:
