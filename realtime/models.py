@@ -22,6 +22,7 @@ from django.apps import AppConfig
 from django.apps import apps as installed_apps
 from django.apps.registry import Apps
 from django.core.exceptions import FieldDoesNotExist, ValidationError
+from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models, router, transaction
 from django.db.models.signals import post_migrate, post_save
 from django.db.utils import DEFAULT_DB_ALIAS
@@ -44,6 +45,9 @@ receivers compare with what they have.
 
 WITHOUT_NAMESPACE = ""
 """The name of the row that configures channels without a namespace."""
+
+MAX_NUMBER = 2**31 - 1
+"""The largest value of a number among the options."""
 
 API_KEY_PREFIX = "tw_"
 API_KEY_BYTES = 32
@@ -273,7 +277,9 @@ def _seconds(help_text: str) -> SecondsField:
 
 
 def _number(help_text: str) -> models.IntegerField[int, int]:
-    return models.IntegerField(default=0, help_text=help_text)
+    # The least range that a database has for the column, and the same on all of them.
+    limits = [MinValueValidator(-MAX_NUMBER), MaxValueValidator(MAX_NUMBER)]
+    return models.IntegerField(default=0, help_text=help_text, validators=limits)
 
 
 def _proxy_name() -> models.CharField[str, str]:

@@ -20,6 +20,7 @@ from realtime.conf.durations import format_duration, parse_duration
 from realtime.conf.options import ProcessOptions
 from realtime.conf.snapshot import describe, make_candidate
 from realtime.models import (
+    MAX_NUMBER,
     OPTION_COLUMNS,
     WITHOUT_NAMESPACE,
     ApiKey,
@@ -39,8 +40,6 @@ Change = tuple[str, Any, Any]
 """(option path, value before, value after), values as in a file."""
 
 _GROUPS = {path.partition(".")[0] for path in OPTION_COLUMNS if "." in path}
-# The range that every database stores in the column; nothing sensible is near it.
-_MAX_NUMBER = 2**31 - 1
 
 
 # --- rows and settings --------------------------------------------------------------------------
@@ -95,8 +94,8 @@ def from_file(path: str, value: Any) -> Any:
         return [_expect(item, str, "a list of strings") for item in strings]
     if isinstance(column, models.IntegerField):
         number = _expect(value, int, "a whole number")
-        if abs(number) > _MAX_NUMBER:
-            message = f"expected a number of at most {_MAX_NUMBER}, got {number}"
+        if abs(number) > MAX_NUMBER:
+            message = f"expected a number of at most {MAX_NUMBER}, got {number}"
             raise ValueError(message)
         return number
     text = _expect(value, str, "a string")

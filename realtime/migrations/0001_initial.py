@@ -1,5 +1,6 @@
 """Make the tables of the configuration, and the row for channels without a namespace."""
 
+import django.core.validators
 import django.utils.timezone
 from django.db import migrations, models
 
@@ -111,8 +112,7 @@ class Migration(migrations.Migration):
                 (
                     "source",
                     models.CharField(
-                        help_text="<code>admin</code>, or the command's name.",
-                        max_length=32,
+                        help_text="<code>admin</code>, or the command's name.", max_length=32
                     ),
                 ),
                 (
@@ -243,6 +243,10 @@ class Migration(migrations.Migration):
                     models.IntegerField(
                         default=0,
                         help_text="How many of the latest publications of each channel are kept. 0: no history. Needs a history TTL.",
+                        validators=[
+                            django.core.validators.MinValueValidator(-2147483647),
+                            django.core.validators.MaxValueValidator(2147483647),
+                        ],
                     ),
                 ),
                 (
@@ -529,6 +533,10 @@ class Migration(migrations.Migration):
                     models.IntegerField(
                         default=0,
                         help_text="How many changes are kept for reconnecting subscribers. 0: 100.",
+                        validators=[
+                            django.core.validators.MinValueValidator(-2147483647),
+                            django.core.validators.MaxValueValidator(2147483647),
+                        ],
                     ),
                 ),
                 (
@@ -630,18 +638,32 @@ class Migration(migrations.Migration):
                     models.IntegerField(
                         default=0,
                         help_text="Keys per page where the subscriber names no number. 0: 100.",
+                        validators=[
+                            django.core.validators.MinValueValidator(-2147483647),
+                            django.core.validators.MaxValueValidator(2147483647),
+                        ],
                     ),
                 ),
                 (
                     "map_min_page_size",
                     models.IntegerField(
-                        default=0, help_text="The least that a subscriber may ask for. 0: 100."
+                        default=0,
+                        help_text="The least that a subscriber may ask for. 0: 100.",
+                        validators=[
+                            django.core.validators.MinValueValidator(-2147483647),
+                            django.core.validators.MaxValueValidator(2147483647),
+                        ],
                     ),
                 ),
                 (
                     "map_max_page_size",
                     models.IntegerField(
-                        default=0, help_text="The most that a subscriber may ask for. 0: 1000."
+                        default=0,
+                        help_text="The most that a subscriber may ask for. 0: 1000.",
+                        validators=[
+                            django.core.validators.MinValueValidator(-2147483647),
+                            django.core.validators.MaxValueValidator(2147483647),
+                        ],
                     ),
                 ),
                 (
@@ -649,6 +671,10 @@ class Migration(migrations.Migration):
                     models.IntegerField(
                         default=0,
                         help_text="How many changes a subscriber may catch up with on going live. 0: the largest page.",
+                        validators=[
+                            django.core.validators.MinValueValidator(-2147483647),
+                            django.core.validators.MaxValueValidator(2147483647),
+                        ],
                     ),
                 ),
                 (
@@ -674,12 +700,24 @@ class Migration(migrations.Migration):
                 ),
                 (
                     "shared_poll_refresh_batch_size",
-                    models.IntegerField(default=0, help_text="Keys per call. 0: 1000."),
+                    models.IntegerField(
+                        default=0,
+                        help_text="Keys per call. 0: 1000.",
+                        validators=[
+                            django.core.validators.MinValueValidator(-2147483647),
+                            django.core.validators.MaxValueValidator(2147483647),
+                        ],
+                    ),
                 ),
                 (
                     "shared_poll_max_keys_per_connection",
                     models.IntegerField(
-                        default=0, help_text="How many keys a connection may follow. 0: 5000."
+                        default=0,
+                        help_text="How many keys a connection may follow. 0: 5000.",
+                        validators=[
+                            django.core.validators.MinValueValidator(-2147483647),
+                            django.core.validators.MaxValueValidator(2147483647),
+                        ],
                     ),
                 ),
                 (
