@@ -33,13 +33,7 @@ SETTINGS: dict[str, Any] = {
     "VERSION": VERSION,
     "POSTPROCESSING_HOOKS": ["api.schema.add_messages"],
     "PREPROCESSING_HOOKS": [],
-    "SERVE_AUTHENTICATION": [],
-    "SERVE_PERMISSIONS": [],
-    "SERVE_INCLUDE_SCHEMA": False,
     "SCHEMA_PATH_PREFIX": "",
-    # From the package of static files, so that the page asks nobody else's server.
-    "SWAGGER_UI_DIST": "SIDECAR",
-    "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
 }
 
 

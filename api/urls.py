@@ -13,6 +13,7 @@ from django.http import HttpRequest, HttpResponse
 from django.urls import URLPattern, path, re_path
 from django.views.decorators.csrf import csrf_exempt
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
+from rest_framework.permissions import AllowAny
 
 from api.health import health
 from api.replies import LaneResponse
@@ -58,8 +59,10 @@ def swagger_routes(options: ProcessOptions) -> list[URLPattern]:
         return []
     prefix = options.swagger.handler_prefix.strip("/")
     patterns = method_routes(options)
-    document = SpectacularAPIView.as_view(patterns=patterns, custom_settings=SETTINGS)
-    page = SpectacularSwaggerView.as_view(url_name="api-schema", custom_settings=SETTINGS)
+    document = SpectacularAPIView.as_view(
+        patterns=patterns, custom_settings=SETTINGS, permission_classes=[AllowAny]
+    )
+    page = SpectacularSwaggerView.as_view(url_name="api-schema", permission_classes=[AllowAny])
     return [
         path(prefix, _to_page, name="api-swagger-redirect"),
         path(f"{prefix}/", page, name="api-swagger"),

@@ -144,6 +144,9 @@ REST_FRAMEWORK: dict[str, Any] = {
 SPECTACULAR_SETTINGS: dict[str, Any] = {
     "TITLE": "Tidewire server API",
     "DESCRIPTION": "Publish to channels and act on the connections of users.",
+    # From the package of static files, so that the page asks nobody else's server.
+    "SWAGGER_UI_DIST": "SIDECAR",
+    "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
 }
 
 # Process options of the server, keyed as in Centrifugo's configuration file. A file named by TIDEWIRE_CONFIG

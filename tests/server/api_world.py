@@ -73,6 +73,11 @@ class RecordingEngine(MemoryEngine):
         self._check()
         return await super().presence(*args, **kwargs)
 
+    async def presence_stats(self, *args: Any, **kwargs: Any) -> Any:
+        """Count unless broken."""
+        self._check()
+        return await super().presence_stats(*args, **kwargs)
+
     def _check(self) -> None:
         if self.is_broken:
             message = "the backend's own words, with a password in them"
