@@ -40,9 +40,10 @@ if [ ${#wanted[@]} -gt 0 ]; then
   fi
 fi
 
-javascript=tests/live/js
-if [ ! -e $javascript/node_modules/.package-lock.json ] \
-  || [ $javascript/package-lock.json -nt $javascript/node_modules/.package-lock.json ]; then
-  (cd $javascript && npm ci --silent --ignore-scripts)
-  touch $javascript/node_modules/.package-lock.json
-fi
+for javascript in tests/live/js tests/browser/js; do
+  if [ ! -e $javascript/node_modules/.package-lock.json ] \
+    || [ $javascript/package-lock.json -nt $javascript/node_modules/.package-lock.json ]; then
+    (cd $javascript && npm ci --silent --ignore-scripts)
+    touch $javascript/node_modules/.package-lock.json
+  fi
+done

@@ -104,6 +104,9 @@ function plot({ data, offset }, kind) {
   lines.out.add(data.network.out);
 }
 
+/** What a client publishes says who it was; the measuring process publishes over the API, which says nothing. */
+const isMeasured = (/** @type {any} */ { info }) => !info;
+
 /** @param {any} data */
 function showMeters({ cpu, cores, memory, network }) {
   say("cpu", `${cpu.toFixed(1)} % of ${plural(cores, "core")}`);
@@ -120,15 +123,17 @@ function showPosition() {
 system.on("publication", (publication) => {
   ledger.enter(publication);
   ledger.show();
+  showPosition();
+  if (!isMeasured(publication)) return;
   plot(publication, publication.recovered ? "recovered" : "live");
   showMeters(publication.data);
-  showPosition();
 });
 
 /** Draw what was published before this page came, older than anything that arrived since. */
 async function drawHistory() {
   const { publications } = await system.history({ limit: WINDOW_SECONDS, reverse: true });
-  const older = publications.filter(({ offset }) => !ledger.first || offset < ledger.first).reverse();
+  const isOlder = ({ offset }) => !ledger.first || offset < ledger.first;
+  const older = publications.filter((one) => isMeasured(one) && isOlder(one)).reverse();
   for (const publication of older) plot(publication, "past");
   if (older.length && !ledger.first) showMeters(older.at(-1).data);
 }
