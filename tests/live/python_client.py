@@ -199,6 +199,10 @@ class Driver:
     async def disconnect(self) -> None:
         await self.client.disconnect()
 
+    async def connect_again(self) -> None:
+        """Connect the same client once more, with what it remembers."""
+        await self.client.connect()
+
     async def kill(self) -> None:
         """End the socket without a close frame, as when a cable is pulled."""
         self.client._conn.transport.abort()

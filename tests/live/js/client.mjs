@@ -115,6 +115,8 @@ const operations = {
   subscribe,
   unsubscribe: ({ channel }) => subscriptions.get(channel).unsubscribe(),
   disconnect: () => client.disconnect(),
+  // The same client once more, with what it remembers.
+  connect_again: () => client.connect(),
   // An end without a close frame, as when a cable is pulled.
   kill: () => socket.terminate(),
   token: ({ token, refuse }) => {
