@@ -1,0 +1,147 @@
+"""
+Which options have an effect in this release: the table to shrink as features arrive.
+
+An option of ``NOT_YET`` that is set to something else than its default is named in the log at ERROR, and the server
+starts. Where the server would be *less safe* without it (nobody asks the application's backend, nothing is
+encrypted, the API is open to the outside, publications stay in one process) the configuration is refused instead.
+An option of ``NOT_APPLICABLE`` will never mean anything here; all that are set are named in one line at INFO.
+Everything else works.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from realtime.conf import schema
+from realtime.conf.options import ProcessOptions
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """
+    What happens to an option that has no effect yet.
+
+    Attributes:
+        refusal: Why starting without it would be unsafe, and what to do; empty means log and start.
+        applies: Whether the value asks for anything, where "not the default" does not say it.
+
+    """
+
+    refusal: str = ""
+    applies: Callable[[ProcessOptions], bool] | None = None
+
+
+def _is_elsewhere(section: str) -> Callable[[ProcessOptions], bool]:
+    """Whether a part of the engine is taken from somewhere else than this process's memory."""
+    return lambda options: schema.read(options, f"{section}.type") != "memory"
+
+
+_LOGGED = Missing()
+_REVERSE_PROXY = (
+    "the listener would not be encrypted as asked; give http_server.tls or a reverse proxy"
+)
+_ONE_PROCESS = "only the memory engine is there yet, and other processes would see nothing"
+
+# A key that ends in "." stands for all options below it; a longer match wins over a shorter one.
+NOT_YET: Mapping[str, Missing] = MappingProxyType(
+    {
+        "broker.": _LOGGED,
+        "broker.enabled": Missing(_ONE_PROCESS, _is_elsewhere("broker")),
+        "channel.proxy.": _LOGGED,
+        "client.concurrency": _LOGGED,
+        "client.connect_code_to_unidirectional_disconnect.": _LOGGED,
+        "client.proxy.": _LOGGED,
+        "client.proxy.connect.enabled": Missing(
+            "connections would be let in without asking the application"
+        ),
+        "client.subscription_token.insecure_skip_jwks_endpoint_safety_check": _LOGGED,
+        "client.subscription_token.jwks_public_endpoint": Missing(
+            "subscription tokens can't be checked by JWKS yet; give the public key itself",
+            lambda options: options.client.subscription_token.enabled,
+        ),
+        "client.token.insecure_skip_jwks_endpoint_safety_check": _LOGGED,
+        "client.token.jwks_public_endpoint": Missing(
+            "tokens can't be checked by JWKS yet; give the public key itself"
+        ),
+        "controller.": _LOGGED,
+        "controller.enabled": Missing(_ONE_PROCESS),
+        "debug.": _LOGGED,
+        "emulation.": _LOGGED,
+        "engine.redis.": _LOGGED,
+        "engine.type": Missing(_ONE_PROCESS),
+        "graphite.": _LOGGED,
+        "grpc_api.": _LOGGED,
+        "http_server.h2c_external": _LOGGED,
+        "http_server.http3.enabled": Missing("HTTP/3 is the reverse proxy's work here"),
+        "http_server.internal_address": _LOGGED,
+        "http_server.internal_port": Missing(
+            "the API, health and metrics would be reachable on the external port; "
+            "keep them inside by the reverse proxy for now"
+        ),
+        "http_server.internal_tls.": _LOGGED,
+        "http_server.internal_tls.enabled": Missing(_REVERSE_PROXY),
+        "http_server.tls_autocert.": _LOGGED,
+        "http_server.tls_autocert.enabled": Missing(_REVERSE_PROXY),
+        "http_server.tls_external": Missing(_REVERSE_PROXY),
+        "http_stream.": _LOGGED,
+        "init.": _LOGGED,
+        "map_broker.": _LOGGED,
+        "map_broker.type": Missing(_ONE_PROCESS),
+        "opentelemetry.": _LOGGED,
+        "presence_manager.": _LOGGED,
+        "presence_manager.enabled": Missing(_ONE_PROCESS, _is_elsewhere("presence_manager")),
+        "prometheus.": _LOGGED,
+        "rpc.": _LOGGED,
+        "shared_poll.": _LOGGED,
+        "sse.": _LOGGED,
+        "uni_grpc.": _LOGGED,
+        "uni_http_stream.": _LOGGED,
+        "uni_sse.": _LOGGED,
+        "uni_websocket.": _LOGGED,
+        "webtransport.": _LOGGED,
+    }
+)
+
+NOT_APPLICABLE = frozenset(
+    {
+        "admin.",  # Django's admin has its place
+        "enable_unreleased_features",
+        "uni_websocket.read_buffer_size",
+        "uni_websocket.use_write_buffer_pool",
+        "uni_websocket.write_buffer_size",
+        "usage_stats.disabled",  # nothing is ever sent
+        "websocket.read_buffer_size",
+        "websocket.use_write_buffer_pool",
+        "websocket.write_buffer_size",
+    }
+)
+
+
+def missing(path: str) -> Missing | None:
+    """Find what happens to an option; ``None`` means that it works or will never apply."""
+    if is_not_applicable(path):
+        return None
+    return next((NOT_YET[key] for key in _keys(path) if key in NOT_YET), None)
+
+
+def is_not_applicable(path: str) -> bool:
+    """Say whether an option is accepted and means nothing here."""
+    return any(key in NOT_APPLICABLE for key in _keys(path))
+
+
+def asks_for(options: ProcessOptions, path: str) -> bool:
+    """Say whether the value asks for anything: it is not the default, or the table knows better."""
+    if schema.read(options, path) == schema.leaves()[path].default:
+        return False
+    entry = missing(path)
+    return entry is None or entry.applies is None or entry.applies(options)
+
+
+def _keys(path: str) -> Iterable[str]:
+    """List the keys that may stand for a path, the longest first."""
+    yield path
+    parts = path.split(".")
+    for depth in range(len(parts) - 1, 0, -1):
+        yield ".".join(parts[:depth]) + "."
