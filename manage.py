@@ -6,12 +6,18 @@ from __future__ import annotations
 import os
 import sys
 
-from django.core.management import execute_from_command_line
+import django
+from django.core.management import ManagementUtility, execute_from_command_line
 
 
 def main() -> None:
     """Run the command named by the arguments."""
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "project.settings")
+    if sys.argv[1:2] == ["version"]:
+        # Django would tell its own; ``--version`` still does.
+        django.setup()
+        ManagementUtility(sys.argv).fetch_command("version").run_from_argv(sys.argv)
+        return
     execute_from_command_line(sys.argv)
 
 

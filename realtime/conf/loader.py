@@ -129,6 +129,11 @@ class Notice:
     message: str
     facts: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def is_unknown_name(self) -> bool:
+        """Whether it names an option that does not exist."""
+        return self.message.startswith((UNKNOWN_KEY, UNKNOWN_VARIABLE))
+
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
@@ -137,12 +142,14 @@ class Loaded:
 
     Attributes:
         unknown: Keys of the file that are no options, as ``checkconfig --strict`` lists them.
+        path: Of the file that was read; empty without one.
 
     """
 
     options: ProcessOptions
     notices: tuple[Notice, ...] = ()
     unknown: tuple[str, ...] = ()
+    path: str = ""
 
 
 def load(
@@ -186,6 +193,7 @@ class _Loading:
         self.problems: list[Problem] = []
         self.notices: list[Notice] = []
         self.unknown: list[str] = []
+        self.path = ""
 
     def add_settings(self, layer: Layer) -> None:
         unknown = [*layer.unknown, *self.add(layer)]
@@ -202,6 +210,7 @@ class _Loading:
                 Notice(logging.WARNING, f"{FILE_MISSING}: {path}", {"path": str(path)})
             )
             return
+        self.path = str(path)
         self.notices.append(Notice(logging.INFO, f"using config file {path}", {"path": str(path)}))
         layer = sources.from_mapping(f"file {path}", content)
         self.unknown = [*layer.unknown, *self.add(layer)]
@@ -251,7 +260,7 @@ class _Loading:
             self._shout(options)
         if self.problems:
             raise InvalidConfigError(self.problems)
-        return Loaded(options, tuple(self.notices), tuple(self.unknown))
+        return Loaded(options, tuple(self.notices), tuple(self.unknown), self.path)
 
     def _blame(self, path: str, text: str, fault: Fault) -> None:
         # A path may lead into a list: the source is that of the list.

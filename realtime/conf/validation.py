@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
@@ -53,6 +54,8 @@ POSITIVE_DURATIONS = (
     "client.stale_close_delay",
     "websocket.write_timeout",
 )
+
+JWT_CURVES = ("secp256r1", "secp384r1", "secp521r1")  # ES256, ES384, ES512
 
 Found = Iterator[tuple[str, str]]
 """Dotted path and what is wrong with it."""
@@ -128,8 +131,11 @@ def _tokens(path: str, token: TokenOptions) -> Found:
         ("eddsa_public_key", ed25519.Ed25519PublicKey, "Ed25519"),
     ):
         text = getattr(token, name)
-        if text and not isinstance(_public_key(text), kind):
+        key = _public_key(text) if text else None
+        if text and not isinstance(key, kind):
             yield f"{path}.{name}", f"expected the PEM of an {title} public key"
+        if isinstance(key, ec.EllipticCurvePublicKey) and key.curve.name not in JWT_CURVES:
+            yield f"{path}.{name}", f"no JWT is signed on the curve {key.curve.name}"
 
 
 def _public_key(text: str) -> Any:
@@ -138,7 +144,7 @@ def _public_key(text: str) -> Any:
         if "CERTIFICATE" in text:
             return x509.load_pem_x509_certificate(data).public_key()
         return load_pem_public_key(data)
-    except ValueError:
+    except (ValueError, UnsupportedAlgorithm):
         return None
 
 
