@@ -28,6 +28,8 @@ from realtime.protocol.wire import (
     FRAMES_JSON,
     FRAMES_PROTOBUF,
     PING_FRAME,
+    Wire,
+    deflated_wire,
     frame,
 )
 from realtime.session.session import Session
@@ -80,7 +82,7 @@ class WebSocketConsumer(AsyncConsumer):
             client = Client(
                 node,
                 session,
-                FRAMES_PROTOBUF if is_protobuf else FRAMES_JSON,
+                _frames_wire(extension, is_protobuf=is_protobuf),
                 extension,
                 transport_name="websocket",
                 user_header=user_header,
@@ -99,6 +101,13 @@ class WebSocketConsumer(AsyncConsumer):
         )
         transport.client = client
         await transport.serve(receive)
+
+
+def _frames_wire(extension: Any, *, is_protobuf: bool) -> Wire:
+    """Choose the wire of an attached connection; those with compression are a kind of their own."""
+    if extension.negotiated_compression:
+        return deflated_wire(extension.settings.compress_frame, is_protobuf=is_protobuf)
+    return FRAMES_PROTOBUF if is_protobuf else FRAMES_JSON
 
 
 class AsgiTransport:

@@ -7,6 +7,7 @@ A ``Wire`` is one encoding in one framing; all connections of one wire that are 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -112,3 +113,21 @@ FRAMES_PROTOBUF = Wire("frames_protobuf", protocol="protobuf", framing=_binary_f
 # ... and by the ASGI server elsewhere: then several messages share a frame, each on a line of its own.
 ASGI_JSON = Wire("asgi_json", protocol="json", framing=_bare, separator=b"\n")
 ASGI_PROTOBUF = Wire("asgi_protobuf", protocol="protobuf", framing=protobuf_codec.delimit)
+
+
+@functools.lru_cache(maxsize=8)
+def deflated_wire(compress_frame: Callable[[bytes, int], bytes], *, is_protobuf: bool) -> Wire:
+    """
+    Return the wire of connections with compression: a message is compressed once for all of them.
+
+    ``compress_frame`` takes a payload and an opcode; equal ones (same server settings) give the same wire.
+    """
+    if is_protobuf:
+        return Wire(
+            "deflated_protobuf",
+            protocol="protobuf",
+            framing=lambda message: compress_frame(protobuf_codec.delimit(message), BINARY),
+        )
+    return Wire(
+        "deflated_json", protocol="json", framing=lambda message: compress_frame(message, TEXT)
+    )

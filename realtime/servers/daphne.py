@@ -195,6 +195,11 @@ class TwistedFrames:
                 self._transport.resumeProducing()
             asyncio.get_running_loop().call_soon(self.finish, code or 1005)
 
+    def on_pong(self) -> None:
+        """Tell the handler of a PONG frame."""
+        if self._handler is not None:
+            self._call(self._handler.on_pong)
+
     def finish(self, code: int) -> None:
         """Tell the handler, once, that the connection is over."""
         handler, self._handler = self._handler, None
@@ -304,6 +309,11 @@ class FramesWebSocketProtocol(WebSocketProtocol):
             return
         if self.state == self.STATE_OPEN:
             frames.on_message(payload, not isBinary)
+
+    def onPong(self, payload: bytes) -> None:  # noqa: N802 -- autobahn's name
+        """Tell whoever has the connection."""
+        if self.frames is not None:
+            self.frames.on_pong()
 
     def sendCloseFrame(  # noqa: N802 -- autobahn's name
         self,

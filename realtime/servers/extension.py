@@ -11,6 +11,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+from realtime.protocol.wire import frame
+from realtime.servers.deflate import compress_frame
+
 
 EXTENSION = "tidewire.frames"
 # The size of the write buffer from which a reader counts as paused.
@@ -44,6 +47,9 @@ class FramesHandler(Protocol):
 
     def on_resume(self) -> None:
         """Learn that the peer reads again."""
+
+    def on_pong(self) -> None:
+        """Learn of a PONG frame, whether a PING was sent or not."""
 
 
 class FramesConnection(Protocol):
@@ -124,3 +130,9 @@ class FramesSettings:
     def decompressed_limit(self) -> int:
         """Return the effective limit of a message after decompression."""
         return self.max_decompressed_bytes or 10 * self.max_message_bytes
+
+    def compress_frame(self, payload: bytes, opcode: int = 1) -> bytes:
+        """Frame a message for any connection that negotiated compression under these settings."""
+        if len(payload) > self.compression_min_bytes:
+            return compress_frame(payload, opcode, self.compression_level)
+        return frame(payload, opcode)

@@ -32,7 +32,7 @@ from uvicorn.protocols.utils import ClientDisconnected
 
 from realtime.protocol.errors import SERVER_ERROR, SHUTDOWN
 from realtime.protocol.wire import frame
-from realtime.servers.deflate import compress_frame, decompress, negotiate
+from realtime.servers.deflate import decompress, negotiate
 from realtime.servers.extension import (
     CLOSE_TIMEOUT_SECONDS,
     EXTENSION,
@@ -169,9 +169,14 @@ class FramesProtocol(asyncio.Protocol):
 
     def compress_frame(self, payload: bytes, opcode: int = TEXT) -> bytes:
         """Return ``payload`` framed as this connection and all of its kind may have it."""
-        if self.negotiated_compression and len(payload) > self._settings.compression_min_bytes:
-            return compress_frame(payload, opcode, self._settings.compression_level)
+        if self.negotiated_compression:
+            return self._settings.compress_frame(payload, opcode)
         return frame(payload, opcode)
+
+    @property
+    def settings(self) -> FramesSettings:
+        """The limits and the compression of this and all other connections of the server."""
+        return self._settings
 
     def uncork(self) -> None:
         """Send what has been collected in this read."""
@@ -395,6 +400,8 @@ class FramesProtocol(asyncio.Protocol):
                 self._pong = payload
             else:
                 self.write(frame(payload, PONG))
+        elif opcode == PONG and self._handler is not None:
+            self._call(self._handler.on_pong)
 
     def _on_close_frame(self, code: int, reason: str) -> None:
         if self.state == OPEN:

@@ -1,0 +1,62 @@
+"""PING frames in place of the protocol's pings, and compressed connections."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Mapping
+
+import pytest
+import websockets
+
+from tests.live.harness import Server, make_token
+
+
+pytestmark = pytest.mark.live
+
+MakeServer = Callable[[Mapping[str, str]], Server]
+
+
+async def _connected(
+    url: str, *, compression: str | None = None
+) -> tuple[websockets.ClientConnection, dict[str, object]]:
+    socket = await websockets.connect(url, compression=compression, ping_interval=None)
+    await socket.send(json.dumps({"id": 1, "connect": {"token": make_token("u")}}))
+    reply = json.loads(await asyncio.wait_for(socket.recv(), 5))
+    return socket, reply["connect"]
+
+
+async def test_ping_frames_replace_the_protocols_pings(make_server: MakeServer) -> None:
+    """The connect reply announces none, the client's library answers them, and the connection lives."""
+    options = {"TIDEWIRE_CLIENT_PING_INTERVAL": "600ms", "TIDEWIRE_CLIENT_PONG_TIMEOUT": "200ms"}
+    server = await asyncio.to_thread(make_server, options)
+
+    socket, result = await _connected(f"{server.websocket_url}?cf_ws_frame_ping_pong=true")
+
+    assert "ping" not in result
+    assert "pong" not in result
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(socket.recv(), 2.5)
+    await socket.close()
+
+
+async def test_compressed_and_plain_subscribers_get_the_same(make_server: MakeServer) -> None:
+    """With ``websocket.compression`` a client that offers it gets compressed messages, others plain ones."""
+    server = await asyncio.to_thread(make_server, {"TIDEWIRE_WEBSOCKET_COMPRESSION": "true"})
+    compressed, _ = await _connected(server.websocket_url, compression="deflate")
+    plain, _ = await _connected(server.websocket_url)
+    for socket in (compressed, plain):
+        await socket.send(json.dumps({"id": 2, "subscribe": {"channel": "hist:big"}}))
+        assert "subscribe" in json.loads(await asyncio.wait_for(socket.recv(), 5))
+
+    data = {"text": "lorem ipsum " * 500}
+    await asyncio.to_thread(server.publish, "hist:big", data)
+
+    for socket in (compressed, plain):
+        push = json.loads(await asyncio.wait_for(socket.recv(), 5))
+        assert push["push"]["pub"]["data"] == data
+        await socket.close()
+    if server.shape == "serve":
+        assert [extension.name for extension in compressed.protocol.extensions] == [
+            "permessage-deflate"
+        ]
