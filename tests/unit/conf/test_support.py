@@ -1,0 +1,114 @@
+"""The table of what is not implemented yet."""
+
+from __future__ import annotations
+
+import pytest
+
+from realtime.conf import schema, support
+
+
+@pytest.mark.parametrize("key", [*support.NOT_YET, *support.NOT_APPLICABLE])
+def test_every_key_stands_for_something(key):
+    """An option or a section that exists; a feature that arrived leaves nothing behind."""
+    if key.endswith("."):
+        assert key.removesuffix(".") in schema.sections()
+    else:
+        assert key in schema.leaves()
+
+
+@pytest.mark.parametrize("key", support.NOT_APPLICABLE)
+def test_no_option_is_in_both_tables(key):
+    """It comes later, or never."""
+    assert key not in support.NOT_YET
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "client.allowed_origins",
+        "client.token.hmac_secret_key",
+        "client.token.eddsa_public_key",
+        "client.subscription_token.enabled",
+        "client.connection_limit",
+        "client.subscribe_to_user_personal_channel.single_connection",
+        "channel.max_length",
+        "http_api.key",
+        "http_api.error_mode",
+        "http_server.port",
+        "http_server.tls.enabled",
+        "websocket.compression",
+        "websocket.write_delay",
+        "health.enabled",
+        "swagger.enabled",
+        "node.name",
+        "shutdown.timeout",
+        "log.level",
+        "log.file",
+        "pid_file",
+        "demo",
+        "api_url",
+        "api_key",
+    ],
+)
+def test_what_works_is_in_no_table(path):
+    """And asks for itself alone."""
+    assert support.missing(path) is None
+    assert not support.is_not_applicable(path)
+
+
+@pytest.mark.parametrize(
+    ("path", "is_refused"),
+    [
+        ("client.concurrency", False),
+        ("client.proxy.refresh.enabled", False),
+        ("client.proxy.connect.endpoint", False),
+        ("client.proxy.connect.enabled", True),
+        ("client.token.jwks_public_endpoint", True),
+        ("engine.redis.address", False),
+        ("engine.type", True),
+        ("uni_websocket.enabled", False),
+        ("http_server.internal_port", True),
+        ("http_server.internal_tls.enabled", True),
+        ("prometheus.enabled", False),
+    ],
+)
+def test_the_longest_key_counts(path, is_refused):
+    """A switch may be refused whose neighbours are only logged."""
+    entry = support.missing(path)
+
+    assert entry is not None
+    assert bool(entry.refusal) is is_refused
+
+
+def test_what_never_applies_wins_over_its_section():
+    """A buffer size is no feature that will arrive."""
+    assert support.missing("uni_websocket.write_buffer_size") is None
+    assert support.is_not_applicable("uni_websocket.write_buffer_size")
+
+
+@pytest.mark.parametrize(
+    ("values", "path", "asks"),
+    [
+        ({}, "broker.enabled", False),
+        ({"broker.enabled": True}, "broker.enabled", False),
+        ({"broker.enabled": True, "broker.type": "nats"}, "broker.enabled", True),
+        ({"presence_manager.enabled": True}, "presence_manager.enabled", False),
+        (
+            {"client.subscription_token.jwks_public_endpoint": "x"},
+            "client.subscription_token.jwks_public_endpoint",
+            False,
+        ),
+        (
+            {
+                "client.subscription_token.enabled": True,
+                "client.subscription_token.jwks_public_endpoint": "x",
+            },
+            "client.subscription_token.jwks_public_endpoint",
+            True,
+        ),
+        ({"sse.enabled": True}, "sse.enabled", True),
+    ],
+)
+def test_a_value_may_ask_for_nothing(values, path, asks):
+    """The default does not, nor a switch of what is there anyhow, nor a section that is off."""
+    assert support.asks_for(schema.build(values), path) is asks
