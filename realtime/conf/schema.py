@@ -76,13 +76,19 @@ def sections() -> frozenset[str]:
     return frozenset(found)
 
 
+@functools.cache
+def _hints(struct: type[Options]) -> Mapping[str, Any]:
+    """Resolve a struct's annotations, which costs more than making one."""
+    return typing.get_type_hints(struct, include_extras=True)
+
+
 def fields_of(struct: type[Options]) -> Iterator[Leaf]:
     """List the leaves of one struct, nested ones with dotted paths."""
     return _walk(struct, "")
 
 
 def _walk(struct: type[Options], prefix: str) -> Iterator[Leaf]:
-    hints = typing.get_type_hints(struct, include_extras=True)
+    hints = _hints(struct)
     for item in msgspec.structs.fields(struct):
         path = f"{prefix}{item.name}"
         hint = hints[item.name]
@@ -123,7 +129,7 @@ def build(values: Mapping[str, Any]) -> ProcessOptions:
 
 def build_struct(struct: type[OptionsT], values: Mapping[str, Any]) -> OptionsT:
     """Make one struct from values by dotted path."""
-    hints = typing.get_type_hints(struct)
+    hints = _hints(struct)
     arguments: dict[str, Any] = {}
     nested: dict[str, dict[str, Any]] = {}
     for path, value in values.items():

@@ -75,7 +75,7 @@ def from_mapping(
 ) -> Layer:
     """Read nested objects: a parsed file, or ``settings.REALTIME``; ``fold`` makes keys alike."""
     known, sections = schema.leaves(), schema.sections()
-    paths = {**dict.fromkeys(known), **dict.fromkeys(DATABASE_KEYS)}
+    paths = (*known, *DATABASE_KEYS)
     found: dict[str, object] = {}
     unknown, database, malformed = [], [], []
     for path, value in values.flatten(raw, paths, fold=fold):

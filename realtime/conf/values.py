@@ -13,7 +13,7 @@ import base64
 import binascii
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -142,8 +142,7 @@ class Reader:
 
 def flatten(
     raw: Mapping[Any, object],
-    known: Mapping[str, object],
-    prefix: str = "",
+    known: Iterable[str],
     *,
     fold: Callable[[str], str] = str.lower,
 ) -> list[tuple[str, object]]:
@@ -153,19 +152,20 @@ def flatten(
     Args:
         raw: Nested objects.
         known: The paths of leaves; an object at a path above one of them is walked into.
-        prefix: Of the paths, with its dot.
         fold: Makes keys alike; the keys of files are not case-sensitive.
 
     """
-    found: list[tuple[str, object]] = []
-    for key, value in raw.items():
-        path = f"{prefix}{fold(str(key))}"
-        is_section = any(leaf.startswith(f"{path}.") for leaf in known)
-        if is_section and isinstance(value, Mapping):
-            found += flatten(value, known, f"{path}.", fold=fold)
-        else:
-            found.append((path, value))
-    return found
+    sections = {path[:end] for path in known for end, letter in enumerate(path) if letter == "."}
+
+    def walk(inner: Mapping[Any, object], prefix: str) -> Iterator[tuple[str, object]]:
+        for key, value in inner.items():
+            path = f"{prefix}{fold(str(key))}"
+            if path in sections and isinstance(value, Mapping):
+                yield from walk(value, f"{path}.")
+            else:
+                yield path, value
+
+    return list(walk(raw, ""))
 
 
 def load_pem(value: str) -> str:
