@@ -151,7 +151,10 @@ SPECTACULAR_SETTINGS: dict[str, Any] = {
 
 # Process options of the server, keyed as in Centrifugo's configuration file. A file named by TIDEWIRE_CONFIG
 # and variables that begin with TIDEWIRE_ override them; namespaces are edited in the admin.
-REALTIME: dict[str, Any] = {}
+REALTIME: dict[str, Any] = {
+    # Where `make run` serves: what publish() in a shell or a command is posted to. TIDEWIRE_API_URL names another.
+    "API_URL": "http://127.0.0.1:8000/api",
+}
 
 LOG_LEVEL = os.environ.get("LOG_LEVEL", "INFO").upper()
 LOGGING = {

@@ -30,22 +30,12 @@ def websocket_paths(options: ProcessOptions) -> tuple[str, ...]:
 
 def endpoint_names(options: ProcessOptions) -> list[str]:
     """Name what is served, for the start-up line, in the reference's order."""
-    has_emulation = options.sse.enabled or options.http_stream.enabled
     served = {
         "websocket": not options.websocket.disabled,
-        "http_stream": options.http_stream.enabled,
-        "sse": options.sse.enabled,
-        "emulation": has_emulation,
         "api": not options.http_api.disabled,
         "admin": True,  # Django's own
-        "prometheus": options.prometheus.enabled,
-        "debug": options.debug.enabled,
         "health": options.health.enabled,
-        "uni_websocket": options.uni_websocket.enabled,
-        "uni_sse": options.uni_sse.enabled,
-        "uni_http_stream": options.uni_http_stream.enabled,
         "swagger": options.swagger.enabled,
-        "init": options.init.enabled,
     }
     return [name for name, is_served in served.items() if is_served]
 

@@ -55,7 +55,11 @@ def test_every_command_the_readme_names_exists():
     """``manage.py x`` is there for every x."""
     commands = {path.stem for path in Path("realtime/management/commands").glob("*.py")}
 
-    assert set(re.findall(r"manage\.py ([a-z]+)", README)) <= commands | {"runserver", "shell"}
+    assert set(re.findall(r"manage\.py ([a-z]+)", README)) <= commands | {
+        "check",
+        "runserver",
+        "shell",
+    }
 
 
 def test_what_is_exported_exists():

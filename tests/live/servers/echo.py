@@ -69,6 +69,9 @@ class Echo:
         """Note it."""
         EVENTS.append(["resume"])
 
+    def on_pong(self) -> None:
+        """Take no notice."""
+
 
 class Actor(Echo):
     """One that does what it is told."""

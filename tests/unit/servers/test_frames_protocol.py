@@ -79,6 +79,9 @@ class Recorder:
     def on_resume(self) -> None:
         self.calls.append(("resume",))
 
+    def on_pong(self) -> None:
+        self.calls.append(("pong",))
+
 
 class Connected:
     """One attached connection."""
@@ -517,3 +520,12 @@ async def test_the_servers_shutdown_ends_a_connection_in_every_state() -> None:
     for connected in (waiting, plain):
         connected.protocol.connection_lost(None)
     await _ticks()
+
+
+async def test_a_pong_frame_is_told() -> None:
+    """Whoever sends PING frames learns that they are answered."""
+    connected = await Connected().start()
+
+    connected.read(client_frame(b"", 10))
+
+    assert connected.handler.calls == [("pong",)]
