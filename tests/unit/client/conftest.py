@@ -135,6 +135,24 @@ class Clock:
         return self.now
 
 
+def build_node(options: ProcessOptions, clock: Clock) -> Node:
+    """Put a node together on the memory engine; the caller starts and stops it."""
+    engine = MemoryEngine(clock=clock)
+    table = NamespaceTable(without_namespace=OPEN, namespaces=NAMESPACES)
+    verifier = TokenVerifier(options.client.token)
+    return Node(
+        options=options,
+        configuration=types.SimpleNamespace(revision=1, table=table, api_keys={}),
+        broker=engine,
+        presence=engine,
+        control_bus=engine,
+        connection_verifier=verifier,
+        subscription_verifier=verifier,
+        version="0.0.0",
+        clock=clock,
+    )
+
+
 @pytest.fixture
 def clock() -> Clock:
     return Clock()
@@ -154,20 +172,7 @@ async def make_node(clock: Clock) -> AsyncIterator[Callable[..., Any]]:
     nodes: list[Node] = []
 
     async def make(options: ProcessOptions) -> Node:
-        engine = MemoryEngine(clock=clock)
-        table = NamespaceTable(without_namespace=OPEN, namespaces=NAMESPACES)
-        verifier = TokenVerifier(options.client.token)
-        node = Node(
-            options=options,
-            configuration=types.SimpleNamespace(revision=1, table=table, api_keys={}),
-            broker=engine,
-            presence=engine,
-            control_bus=engine,
-            connection_verifier=verifier,
-            subscription_verifier=verifier,
-            version="0.0.0",
-            clock=clock,
-        )
+        node = build_node(options, clock)
         await node.start()
         nodes.append(node)
         return node

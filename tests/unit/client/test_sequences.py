@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import types
 
 import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from realtime.auth.tokens import TokenVerifier
 from realtime.conf.options import ProcessOptions
-from realtime.engines.memory import MemoryEngine
-from realtime.namespaces.table import NamespaceTable
 from realtime.node.node import Node
-from tests.unit.client.conftest import NAMESPACES, OPEN, Clock, Connection
+from tests.unit.client.conftest import Clock, Connection, build_node
 
 
 CHANNELS = ("a", "hist:a", "jl:a", "cache:a")
@@ -120,21 +116,7 @@ async def run(sequence) -> None:
     options = ProcessOptions()
     client = msgspec.structs.replace(options.client, allow_anonymous_connect_without_token=True)
     options = msgspec.structs.replace(options, client=client)
-    clock = Clock()
-    engine = MemoryEngine(clock=clock)
-    table = NamespaceTable(without_namespace=OPEN, namespaces=NAMESPACES)
-    verifier = TokenVerifier(options.client.token)
-    node = Node(
-        options=options,
-        configuration=types.SimpleNamespace(revision=1, table=table, api_keys={}),
-        broker=engine,
-        presence=engine,
-        control_bus=engine,
-        connection_verifier=verifier,
-        subscription_verifier=verifier,
-        version="0.0.0",
-        clock=clock,
-    )
+    node = build_node(options, Clock())
     await node.start()
     watched = [Watched(node, f"client-{number}") for number in range(3)]
     for number, operation, channel in sequence:
