@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from realtime.auth.tokens import ConnectionToken, SubscriptionSpec, TokenExpired, TokenInvalid
 from realtime.client.subscribing import YEAR, Established, subscribe_server_side, ttl_of
+from realtime.namespaces.names import personal_channel
 from realtime.node.control import DisconnectUser
 from realtime.protocol import errors
 from realtime.protocol.errors import (
@@ -169,7 +170,10 @@ async def _server_side(
             )
     personal = node.options.client.subscribe_to_user_personal_channel
     if personal.enabled and credentials.user:
-        channel = _resolve(client, personal_channel(client, credentials.user))
+        name = personal_channel(
+            credentials.user, personal.personal_channel_namespace, node.table.rules
+        )
+        channel = _resolve(client, name)
         if personal.single_connection:
             await _end_other_connections(client, channel, credentials.user)
         wanted[channel.name] = ServerSide(channel, SubscriptionSource.USER_PERSONAL)
@@ -182,14 +186,6 @@ async def _server_side(
         if may_connect_sub(found, credentials.user, node.options.client.insecure):
             wanted[name] = ServerSide(found, SubscriptionSource.CONNECT_REQUEST)
     return wanted
-
-
-def personal_channel(client: Client, user: str) -> str:
-    """Name the channel of a user."""
-    options = client.node.options
-    namespace = options.client.subscribe_to_user_personal_channel.personal_channel_namespace
-    prefix = f"{namespace}{options.channel.namespace_boundary}" if namespace else ""
-    return f"{prefix}{options.channel.user_boundary}{user}"
 
 
 async def _end_other_connections(client: Client, channel: Channel, user: str) -> None:
@@ -234,7 +230,12 @@ async def _subscribe_all(
         for name, one in wanted.items()
     ]
     if len(starting) > 1 and not client.node.broker.is_reliable:
-        return await asyncio.gather(*starting)  # one round trip for all of them
+        # One round trip for all of them; all have ended before a failure is rolled back.
+        outcomes = await asyncio.gather(*starting, return_exceptions=True)
+        for outcome in outcomes:
+            if isinstance(outcome, BaseException):
+                raise outcome
+        return [each for each in outcomes if isinstance(each, Established)]
     established = []
     for position, each in enumerate(starting):
         try:

@@ -30,6 +30,7 @@ from realtime.node.control import (
 )
 from realtime.node.eager import run_eagerly
 from realtime.node.hub import Hub
+from realtime.node.locks import ChannelLocks
 from realtime.node.ticker import Wheel
 from realtime.protocol import errors
 from realtime.protocol.errors import (
@@ -127,7 +128,7 @@ class Node:
         self._slow: dict[Client, asyncio.TimerHandle] = {}
         self._joined: set[str] = set()
         self._leaving: dict[str, float] = {}
-        self._locks: dict[str, asyncio.Lock] = {}
+        self._locks = ChannelLocks()
         self._checked: dict[str, float] = {}
         self._admitted = (0, 0)
         self._ticker: asyncio.TimerHandle | None = None
@@ -212,14 +213,10 @@ class Node:
         self._leaving.pop(channel, None)
         if channel in self._joined:
             return
-        lock = self._locks.get(channel)
-        if lock is None:
-            lock = self._locks[channel] = asyncio.Lock()
-        async with lock:
+        async with self._locks.of(channel):
             if channel not in self._joined:
                 await self.broker.subscribe(channel)
                 self._joined.add(channel)
-        self._locks.pop(channel, None)
 
     def leave(self, subscription: Subscription) -> None:
         """Let a subscription out of the hub."""
@@ -228,13 +225,11 @@ class Node:
             self._checked.pop(subscription.channel, None)
 
     async def _leave_broker(self, channel: str) -> None:
-        lock = self._locks.setdefault(channel, asyncio.Lock())
-        async with lock:
+        async with self._locks.of(channel):
             if channel in self.hub.rooms or channel not in self._joined:
                 return
             await self.broker.unsubscribe(channel)
             self._joined.discard(channel)
-        self._locks.pop(channel, None)
 
     async def announce_join(self, subscription: Subscription) -> None:
         """Tell a channel that a client came."""
@@ -420,9 +415,7 @@ class Node:
     def _tick(self) -> None:
         assert self.loop is not None
         self._ticker = self.loop.call_later(TICK, self._tick)
-        sweep = getattr(self.broker, "sweep", None)
-        if sweep is not None:
-            sweep(self.clock())
+        self.broker.sweep(self.clock())
         if self._housekeeping is None:
             try:
                 _, task = run_eagerly(self._keep_house())

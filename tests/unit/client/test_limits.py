@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import jwt
 import msgspec
 import pytest
 
+from realtime.protocol.errors import EngineError
 from tests.unit.client.conftest import SECRET, Connection
 
 
@@ -143,3 +146,30 @@ async def test_connect_subs_are_wishes(connect, node):
 
     assert list(reply["connect"]["subs"]) == ["hist:a"]
     assert wrong.closed == (3501, "bad request")
+
+
+async def test_a_connect_that_fails_in_part_leaves_nothing_behind(node, monkeypatch):
+    """With a broker that takes its time: the others have ended before all is rolled back."""
+    joined = node.broker.subscribe
+
+    async def subscribe(channel):
+        await asyncio.sleep(0 if channel == "bad" else 0.01)
+        if channel == "bad":
+            raise EngineError("down")
+        await joined(channel)
+
+    monkeypatch.setattr(node.broker, "is_reliable", False, raising=False)
+    monkeypatch.setattr(node.broker, "subscribe", subscribe)
+    connection = Connection(node, "1")
+
+    connection.send_raw(
+        msgspec.json.encode(
+            {"id": 1, "connect": {"token": token(sub="u", channels=["a", "bad", "jl:a"])}}
+        )
+    )
+    await asyncio.wait([connection.client._task], timeout=5)
+    await asyncio.sleep(0.02)  # longer than the slowest join takes, had it gone on
+
+    assert connection.closed == (3004, "internal server error")
+    assert (node.hub.num_channels, node.hub.num_clients) == (0, 0)
+    assert not await node.presence.presence("jl:a")
