@@ -13,6 +13,7 @@ since any web page can make a browser send a JSON body.
 from __future__ import annotations
 
 import posixpath
+from abc import ABC, abstractmethod
 from typing import Any, ClassVar, cast
 from urllib.parse import quote
 
@@ -121,7 +122,7 @@ class _Refusal(APIException):
         self.response = response
 
 
-class AsyncAPIView(APIView):
+class AsyncAPIView(APIView, ABC):
     """
     A DRF view whose dispatch is a coroutine.
 
@@ -166,9 +167,9 @@ class AsyncAPIView(APIView):
         self.check_permissions(request)
         self.check_throttles(request)
 
+    @abstractmethod
     async def post(self, request: Request, body: bytes) -> LaneResponse:
         """Carry out."""
-        raise NotImplementedError
 
 
 class MethodView(AsyncAPIView):

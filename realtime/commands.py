@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import asyncio
 import binascii
-import functools
 import inspect
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
@@ -33,9 +32,9 @@ from realtime.engines.base import (
     PresenceManager,
     PublishOptions,
     PublishOutcome,
+    plain_options,
 )
 from realtime.namespaces.globs import GlobError, compile_glob
-from realtime.namespaces.options import StreamOptions
 from realtime.namespaces.table import Channel, NamespaceTable
 from realtime.node.control import (
     ControlCommand,
@@ -219,7 +218,7 @@ def _publish_options(
 ) -> PublishOptions:
     stream = channel.publish_options
     if not (request.idempotency_key or request.skip_history or request.delta or request.version):
-        return _plain_options(stream)
+        return plain_options(stream)
     return PublishOptions(
         history_size=0 if request.skip_history else stream.history_size,
         history_ttl=stream.history_ttl,
@@ -228,17 +227,6 @@ def _publish_options(
         delta=request.delta or stream.delta,
         version=request.version,
         version_epoch=request.version_epoch,
-    )
-
-
-@functools.lru_cache(maxsize=1024)
-def _plain_options(stream: StreamOptions) -> PublishOptions:
-    """Make the options of a publish that asks for nothing special; there is one per namespace."""
-    return PublishOptions(
-        history_size=stream.history_size,
-        history_ttl=stream.history_ttl,
-        history_meta_ttl=stream.history_meta_ttl,
-        delta=stream.delta,
     )
 
 

@@ -167,12 +167,6 @@ class Client:
             self._inbox.append(data)
             self.transport.pause_reading()
             return
-        if self.wire.is_json and not is_text and not data.isascii():
-            try:
-                data.decode()
-            except UnicodeDecodeError:
-                self.disconnect(*errors.BAD_REQUEST)
-                return
         self._start(data)
 
     def on_close(self, code: int = 1006) -> None:

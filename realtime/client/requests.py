@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from realtime.engines.base import NO_OPTIONS, HistoryFilter, PublishOptions
+from realtime.engines.base import HistoryFilter, plain_options
 from realtime.protocol import errors
 from realtime.protocol.errors import (
     BadRequestError,
@@ -49,19 +49,9 @@ async def publish(client: Client, command: Command) -> Reply:
         is_subscribed=session.is_subscribed(channel.name),
         is_insecure=node.options.client.insecure,
     )
-    if channel.has_history:
-        stream = channel.publish_options
-        options = PublishOptions(
-            history_size=stream.history_size,
-            history_ttl=stream.history_ttl,
-            history_meta_ttl=stream.history_meta_ttl,
-            delta=channel.options.delta_publish,
-        )
-    else:
-        options = NO_OPTIONS
     # A copy, since the payload is a view of the whole frame, which history would keep alive.
     publication = Publication(data=request.data.copy(), info=session.client_info(channel.name))
-    await node.publish(channel, publication, options)
+    await node.publish(channel, publication, plain_options(channel.publish_options))
     return Reply(id=command.id, publish=PublishResult())
 
 

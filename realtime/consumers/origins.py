@@ -2,35 +2,34 @@
 
 from __future__ import annotations
 
-import fnmatch
 import functools
-import re
+import logging
+from collections.abc import Callable
+
+from realtime.namespaces.globs import GlobError, compile_glob
+
+
+logger = logging.getLogger(__name__)
 
 
 def is_origin_allowed(origin: str | None, allowed: tuple[str, ...]) -> bool:
     """
     Decide on a request by its ``Origin``.
 
-    Without one (no browser) it is allowed; with one, a pattern must match it. In a pattern ``*`` is any run of
-    characters, ``?`` one, ``[ab]`` one of a set and ``{a,b}`` an alternative.
+    Without one (no browser) it is allowed; with one, a glob must match it (``namespaces/globs.py`` says how). Globs
+    are not lower-cased, origins are.
     """
-    if not origin:
+    if not origin or allowed == ("*",):
         return True
-    if allowed == ("*",):
-        return True
-    return any(_pattern(each).fullmatch(origin.lower()) for each in allowed)
+    return any(_matcher(glob)(origin.lower()) for glob in allowed)
 
 
 @functools.lru_cache(maxsize=256)
-def _pattern(glob: str) -> re.Pattern[str]:
-    alternatives = "|".join(fnmatch.translate(each) for each in _expand(glob))
-    return re.compile(alternatives)
-
-
-def _expand(glob: str) -> list[str]:
-    """Write out the first ``{a,b}`` of a pattern, and so on."""
-    found = re.search(r"\{([^{}]*)\}", glob)
-    if found is None:
-        return [glob]
-    before, after = glob[: found.start()], glob[found.end() :]
-    return [each for choice in found[1].split(",") for each in _expand(f"{before}{choice}{after}")]
+def _matcher(glob: str) -> Callable[[str], object]:
+    try:
+        return compile_glob(glob)
+    except GlobError as error:
+        logger.warning(
+            "client.allowed_origins: %r is no pattern and matches nothing: %s", glob, error
+        )
+        return lambda _origin: False

@@ -10,12 +10,14 @@ What is made once per publish or read is a ``msgspec.Struct``: a frozen dataclas
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import msgspec
 
+from realtime.namespaces.options import StreamOptions
 from realtime.protocol.messages import ClientInfo, Publication, StreamPosition
 
 
@@ -44,6 +46,19 @@ class PublishOptions:
 
 
 NO_OPTIONS = PublishOptions()
+
+
+@functools.lru_cache(maxsize=1024)
+def plain_options(stream: StreamOptions) -> PublishOptions:
+    """Make the options of a publish that asks for nothing special; there is one per namespace."""
+    return PublishOptions(
+        history_size=stream.history_size,
+        history_ttl=stream.history_ttl,
+        history_meta_ttl=stream.history_meta_ttl,
+        delta=stream.delta,
+    )
+
+
 NO_POSITION = StreamPosition()
 
 
@@ -136,6 +151,9 @@ class Broker(Protocol):
 
     async def close(self) -> None:
         """Let go of everything; may be called twice."""
+
+    def sweep(self, now: float) -> None:
+        """Free what expired; called about once a second."""
 
     async def subscribe(self, channel: str) -> None:
         """Return when this node surely gets what is published from now on."""

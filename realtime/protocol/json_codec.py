@@ -35,9 +35,15 @@ def decode_commands(frame: bytes) -> Iterator[Command]:
     Yield the commands of a frame, so that those before a malformed one are carried out.
 
     Raises:
-        MalformedFrame: The frame is empty, or a line is not one JSON object of the right types.
+        MalformedFrame: The frame is empty or no UTF-8 (a binary frame may be anything), or a line is not one JSON
+            object of the right types.
 
     """
+    if not frame.isascii():
+        try:
+            frame.decode()
+        except UnicodeDecodeError as error:
+            raise MalformedFrame from error
     if b"\n" not in frame:
         yield _decode(Command, frame)
         return

@@ -442,3 +442,14 @@ async def test_draining_tells_every_client(node, connect):
     await node.drain(0)
 
     assert {each.closed for each in connections} == {(3001, "shutdown")}
+
+
+@pytest.mark.parametrize("is_text", [True, False])
+async def test_what_is_no_utf8_is_malformed(connect, is_text):
+    """In whichever frame it comes; what stood before it in an earlier frame is answered."""
+    connection = connect()
+
+    connection.client.on_message(b'{"id":2,"publish":{"channel":"a","data":"\xff"}}', is_text)
+
+    assert connection.closed == (3501, "bad request")
+    assert connection.received() == []
