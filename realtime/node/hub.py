@@ -119,6 +119,7 @@ class Hub:
         self.users: dict[str, dict[str, Client]] = {}
         self.rooms: dict[str, Room] = {}
         self.deliveries = 0
+        self.loop: asyncio.AbstractEventLoop | None = None
         self._write_delay = write_delay
         self._dirty: list[Room] = []
 
@@ -419,7 +420,8 @@ class Hub:
         room.is_dirty = True
         self._dirty.append(room)
         if len(self._dirty) == 1:
-            loop = asyncio.get_running_loop()
+            # Python 3.11 asks the system for its process id whenever the running loop is looked up.
+            loop = self.loop or asyncio.get_running_loop()
             if self._write_delay:
                 loop.call_later(self._write_delay, self.flush)
             else:

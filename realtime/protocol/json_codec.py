@@ -8,7 +8,7 @@ break inside a payload can only be white space between tokens, so it is taken ou
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
 import msgspec
@@ -30,9 +30,9 @@ class InvalidPayloadError(ValueError):
     """A payload is not JSON, so that it cannot be part of a JSON message."""
 
 
-def decode_commands(frame: bytes) -> Iterator[Command]:
+def decode_commands(frame: bytes) -> Iterable[Command]:
     """
-    Yield the commands of a frame, so that those before a malformed one are carried out.
+    Give the commands of a frame, several one by one, so that those before a malformed one are carried out.
 
     Raises:
         MalformedFrame: The frame is empty or no UTF-8 (a binary frame may be anything), or a line is not one JSON
@@ -44,9 +44,11 @@ def decode_commands(frame: bytes) -> Iterator[Command]:
             frame.decode()
         except UnicodeDecodeError as error:
             raise MalformedFrame from error
-    if b"\n" not in frame:
-        yield _decode(Command, frame)
-        return
+    # Nearly every frame has one command; a generator for it would cost 0.4 µs.
+    return _several(frame) if b"\n" in frame else (_decode(Command, frame),)
+
+
+def _several(frame: bytes) -> Iterator[Command]:
     lines = frame.split(b"\n")
     if not lines[-1]:
         lines.pop()

@@ -8,7 +8,7 @@ A ``Wire`` is one encoding in one framing; all connections of one wire that are 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from realtime.protocol import json_codec, protobuf_codec
@@ -37,15 +37,15 @@ class Wire:
         protocol: ``"json"`` or ``"protobuf"``, the word that proxies are told.
         is_json: Whether payloads must be JSON.
         separator: What stands between two encoded messages that leave in one write.
-        decode_commands: Yields the commands of one frame or body.
+        decode_commands: Gives the commands of one frame or body; raises ``MalformedFrame`` after the last good one.
         ping: The encoded ping.
 
     """
 
     __slots__ = (
-        "_decode",
         "_encode_reply",
         "_frame",
+        "decode_commands",
         "is_json",
         "name",
         "ping",
@@ -66,17 +66,13 @@ class Wire:
         self.protocol = protocol
         self.is_json = protocol == "json"
         self.separator = separator
-        self._decode: Callable[[bytes], Iterator[Command]] = codec.decode_commands
+        self.decode_commands: Callable[[bytes], Iterable[Command]] = codec.decode_commands
         self._encode_reply: Callable[[Reply], bytes] = codec.encode_reply
         self._frame = framing
         self.ping = framing(self._encode_reply(Reply()))
 
     def __repr__(self) -> str:
         return f"<Wire {self.name}>"
-
-    def decode_commands(self, data: bytes) -> Iterator[Command]:
-        """Yield the commands in ``data``; raises ``MalformedFrame`` after the last good one."""
-        return self._decode(data)
 
     def encode_reply(self, reply: Reply) -> bytes:
         """Encode a reply to a command, ready to be written."""
