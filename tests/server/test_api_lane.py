@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import msgspec
+import dataclasses
 
 from api.lane import DirectLane
 from realtime.namespaces.table import NamespaceTable
@@ -22,7 +22,7 @@ async def test_a_revoked_key_is_refused_on_a_head_that_was_good() -> None:
         assert call.is_trusted
 
         with_keys = world.node.configuration
-        world.node.configuration = msgspec.structs.replace(with_keys, api_keys={})
+        world.node.configuration = dataclasses.replace(with_keys, api_keys={})
         assert (await call.answer(BODY)).status == 401
         assert not call.is_trusted
 
