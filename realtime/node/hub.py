@@ -41,10 +41,11 @@ LIVE, HELD, HOLDING, ENDED = (
 class Cohort:
     """Live subscribers of one channel on one wire; ``writes`` maps each client to its transport's own ``write``."""
 
-    __slots__ = ("pending", "wire", "writes")
+    __slots__ = ("head", "pending", "wire", "writes")
 
-    def __init__(self, wire: Wire) -> None:
+    def __init__(self, wire: Wire, channel: str) -> None:
         self.wire = wire
+        self.head = wire.publication_head(channel)
         self.writes: dict[Client, Callable[[bytes], None]] = {}
         self.pending: list[bytes] = []
 
@@ -279,7 +280,7 @@ class Hub:
         room.flush()
         cohort = room.cohorts.get(client.wire)
         if cohort is None:
-            cohort = room.cohorts[client.wire] = Cohort(client.wire)
+            cohort = room.cohorts[client.wire] = Cohort(client.wire, room.channel)
         cohort.writes[client] = client.direct_write
         if room.held is not None:
             room.held.pop(client, None)
@@ -319,10 +320,9 @@ class Hub:
                 self._deliver_alone(room, subscription, publication, position)
         if not room.cohorts:
             return
-        push = Push(channel=channel, pub=publication)
         for cohort in tuple(room.cohorts.values()):
             try:
-                cohort.pending.append(cohort.wire.encode_push(push))
+                cohort.pending.append(cohort.wire.encode_publication(cohort.head, publication))
             except InvalidPayloadError:
                 for client in tuple(cohort.writes):
                     client.disconnect(*errors.INAPPROPRIATE_PROTOCOL)
@@ -386,8 +386,10 @@ class Hub:
 
     def _write_alone(self, subscription: Subscription, publication: Publication) -> None:
         client = subscription.client
+        wire = client.wire
+        head = wire.publication_head(subscription.channel)
         try:
-            message = client.wire.encode_push(Push(channel=subscription.channel, pub=publication))
+            message = wire.encode_publication(head, publication)
         except InvalidPayloadError:
             client.disconnect(*errors.INAPPROPRIATE_PROTOCOL)
             return
