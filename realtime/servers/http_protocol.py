@@ -24,6 +24,7 @@ from typing import Any, Protocol
 import httptools
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.utils import get_local_addr, get_remote_addr, is_ssl
 from uvicorn.server import ServerState
 
 from realtime.node.eager import run_eagerly
@@ -212,7 +213,7 @@ class TidewireHTTP(HttpToolsProtocol):
     """
     One HTTP connection of ``manage.py serve``.
 
-    uvicorn makes these itself, so what is ours comes from the class: see ``http_class``.
+    What is ours comes from the class: see ``http_class``. ``Doorkeeper`` makes it with the first bytes of a connection.
     """
 
     settings = HTTPSettings()
@@ -519,29 +520,19 @@ class TidewireHTTP(HttpToolsProtocol):
             return
         self.connections.discard(self)
         self._forget_watchdog()
-        connection = FramesProtocol(self.settings.frames, self.connections)
-        task = connection.start(self.transport, self._websocket_scope(), accept, tail, self.app)
-        self.tasks.add(task)
-        task.add_done_callback(self.tasks.discard)
+        hand_over(
+            self.transport,
+            self.config,
+            self._state,
+            self.app_state,
+            self.settings.frames,
+            url=self.url,
+            http_version=self.parser.get_http_version(),
+            headers=self.headers,
+            accept=accept,
+            tail=tail,
+        )
         self.parser = None  # type: ignore[assignment]  # it refers back to us: free both at once
-
-    def _websocket_scope(self) -> MutableMapping[str, Any]:
-        raw_path, _, query = self.url.partition(b"?")
-        return {
-            "type": "websocket",
-            "asgi": {"version": self.asgi_version, "spec_version": "2.4"},
-            "http_version": self.parser.get_http_version(),
-            "scheme": "wss" if self.scheme == "https" else "ws",
-            "server": self.server,
-            "client": self.client,
-            "root_path": self.root_path,
-            "path": self.root_path + urllib.parse.unquote(raw_path.decode("latin-1")),
-            "raw_path": self.root_path.encode("ascii") + raw_path,
-            "query_string": query,
-            "headers": self.headers,
-            "subprotocols": subprotocols_of(self.headers),
-            "state": self.app_state.copy(),
-        }
 
     # -- refusals and time limits
 
@@ -614,8 +605,61 @@ class TidewireHTTP(HttpToolsProtocol):
             self._watchdog = None
 
 
+def hand_over(
+    transport: asyncio.Transport,
+    config: Config,
+    state: DrainableState,
+    app_state: dict[str, Any],
+    frames: FramesSettings,
+    *,
+    url: bytes,
+    http_version: str,
+    headers: list[tuple[bytes, bytes]],
+    accept: bytes,
+    tail: bytes,
+) -> None:
+    """
+    Give a transport, whose peer asked for an upgrade, to a ``FramesProtocol`` and to the application.
+
+    Args:
+        transport: Its protocol is set.
+        config: uvicorn's.
+        state: Where live connections and tasks are kept.
+        app_state: The lifespan's state; the scope gets a copy.
+        frames: Limits.
+        url: Raw, with the query.
+        http_version: ``"1.1"``.
+        headers: Names in lower case.
+        accept: The value of ``Sec-WebSocket-Accept``.
+        tail: What was read behind the request's head.
+
+    """
+    raw_path, _, query = url.partition(b"?")
+    path = raw_path.decode("latin-1")
+    scope: MutableMapping[str, Any] = {
+        "type": "websocket",
+        "asgi": {"version": config.asgi_version, "spec_version": "2.4"},
+        "http_version": http_version,
+        "scheme": "wss" if is_ssl(transport) else "ws",
+        "server": get_local_addr(transport),
+        "client": get_remote_addr(transport),
+        "root_path": config.root_path,
+        "path": config.root_path + (urllib.parse.unquote(path) if "%" in path else path),
+        "raw_path": config.root_path.encode("ascii") + raw_path,
+        "query_string": query,
+        "headers": headers,
+        "subprotocols": subprotocols_of(headers),
+        "state": app_state.copy(),
+    }
+    connections: set[Any] = state.connections
+    connection = FramesProtocol(frames, connections)
+    task = connection.start(transport, scope, accept, tail, config.loaded_app)
+    state.tasks.add(task)
+    task.add_done_callback(state.tasks.discard)
+
+
 def http_class(settings: HTTPSettings) -> type[TidewireHTTP]:
-    """Return the class to give to uvicorn as ``http``."""
+    """Return the class of a server's HTTP connections; ``doorkeeper_class`` is what uvicorn gets."""
     return type("TidewireHTTP", (TidewireHTTP,), {"settings": settings, "known_heads": {}})
 
 
