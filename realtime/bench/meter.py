@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import psutil
+
+from realtime.bench import BenchError
 
 
 class Meter:
@@ -25,24 +27,36 @@ class Meter:
         return [process.pid for process in self._processes()]
 
     def cpu_seconds(self) -> float | None:
-        """Return user and system time so far; the kernel counts it in ticks of 10 ms."""
-        if not self._pids:
-            return None
-        times = [process.cpu_times() for process in self._processes()]
-        return float(sum(each.user + each.system for each in times))
+        """
+        Return user and system time so far; the kernel counts it in ticks of 10 ms.
 
-    def memory_bytes(self) -> int | None:
-        """Return the resident memory."""
+        Raises:
+            BenchError: A process ended or may not be looked at.
+
+        """
+        return self._sum(lambda process: sum(process.cpu_times()[:2]))
+
+    def memory_bytes(self) -> float | None:
+        """Return the resident memory; raises as ``cpu_seconds`` does."""
+        return self._sum(lambda process: process.memory_info().rss)
+
+    def _sum(self, read: Callable[[psutil.Process], float]) -> float | None:
         if not self._pids:
             return None
-        return int(sum(process.memory_info().rss for process in self._processes()))
+        try:
+            return sum(map(read, self._processes()))
+        except psutil.Error as error:
+            raise BenchError(f"the server can't be measured: {error}") from error
 
     def _processes(self) -> list[psutil.Process]:
         found: dict[int, psutil.Process] = {}
-        for pid in self._pids:
-            process = psutil.Process(pid)
-            found[pid] = process
-            found |= {child.pid: child for child in process.children(recursive=True)}
+        try:
+            for pid in self._pids:
+                process = psutil.Process(pid)
+                found[pid] = process
+                found |= {child.pid: child for child in process.children(recursive=True)}
+        except psutil.Error as error:
+            raise BenchError(f"the server can't be measured: {error}") from error
         return list(found.values())
 
 

@@ -96,6 +96,10 @@ class Plan:
                 raise PlanError(
                     f"{name} {value:g}: expected {bounds.low:,.0f} to {bounds.high:,.0f}"
                 )
+        if self.scenario == "inbound" and self.channels > self.clients:
+            raise PlanError(
+                f"inbound: {self.channels} channels for {self.clients} clients; each client has one channel"
+            )
         if self.deliveries > MAX_DELIVERIES:
             raise PlanError(
                 f"{self.scenario}: {self.deliveries:,} deliveries are more than the {MAX_DELIVERIES:,} that a run "
@@ -205,10 +209,6 @@ def make_plan(scenario: str, sizes: Sizes) -> Plan:
         if each.name != "others" and getattr(sizes, each.name) is not None
     }
     plan = Plan(scenario=scenario, **{**defaults, **given, **sizes.others})
-    if scenario == "inbound" and plan.channels > plan.clients:
-        raise PlanError(
-            f"inbound: {plan.channels} channels for {plan.clients} clients; each client has one channel"
-        )
     if scenario == "publish":
         return replace(plan, clients=1, channels=1)
     return plan

@@ -155,7 +155,7 @@ class _Run:
         if after is not None and self._cpu_before is not None:
             self.result.cpu_seconds = after - self._cpu_before
 
-    async def _measure_memory(self, before: int | None) -> None:
+    async def _measure_memory(self, before: float | None) -> None:
         await asyncio.sleep(_SETTLE_SECONDS)
         after = self._meter.memory_bytes()
         if after is not None and before is not None:

@@ -210,7 +210,7 @@ class ScratchServer:
             self._process = None
 
     async def _spawn(self, *arguments: str) -> asyncio.subprocess.Process:
-        with self._log.open("ab") as log:
+        with self._log.open("wb") as log:
             return await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-m",
@@ -225,7 +225,7 @@ class ScratchServer:
             )
 
     def _tail(self) -> str:
-        return self._log.read_text(encoding="utf-8", errors="replace")[-4000:].strip()
+        return self._log.read_text(encoding="utf-8", errors="replace")[-2000:].strip()
 
 
 def scratch_folder() -> tempfile.TemporaryDirectory[str]:
@@ -261,8 +261,13 @@ def scratch_configuration(
 
 
 def _set_prefixes(*sections: dict[str, Any]) -> None:
+    """Rename what the sections in use begin their keys with; for the others the server would only warn."""
     own = f"tidewire-bench-{secrets.token_hex(4)}"
-    waiting = list(sections)
+    waiting = [
+        section[section["type"]]
+        for section in sections
+        if section.get("enabled", True) and section["type"] in section
+    ]
     while waiting:
         section = waiting.pop()
         if "prefix" in section:

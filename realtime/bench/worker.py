@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import signal
 import ssl
 import sys
 import time
@@ -309,6 +308,4 @@ async def _main() -> None:
 
 
 if __name__ == "__main__":
-    # Ctrl-C reaches the whole group of a terminal; the command itself ends its processes.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     uvloop.run(_main())

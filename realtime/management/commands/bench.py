@@ -164,52 +164,51 @@ class Command(ConfigCommand):
             self.stdout.write(report.to_json(facts, results))
         else:
             self.stdout.write(_text(facts, results))
+        if facts["error"]:
+            problems.append(facts["error"])
         if problems:
             raise CommandError("\n".join(problems))
 
     async def _measure(
         self, plans: Sequence[Plan], options: dict[str, Any]
     ) -> tuple[list[Result], dict[str, Any]]:
-        """Carry the plans out one after another, each on a fresh server if it is ours."""
-        results = []
+        """Return the results, and what there is to say of the server."""
         with _interruptible():
             try:
                 async with _server(options) as server:
-                    tokens = _token_maker(server.token_secret)
-                    for number, plan in enumerate(plans, start=1):
-                        self._tell(f"[{number}/{len(plans)}] {plan.scenario}: {_describe(plan)}")
-                        results.append(await _result_of(plan, server, tokens))
-                        if not results[-1].is_complete:
-                            break
-                    is_scratch = isinstance(server, ScratchServer)
-                    facts = {
-                        "server": {
-                            "is_scratch": is_scratch,
-                            "url": None if is_scratch else server.target.url,
-                            "engine": server.engine or None,
-                        }
-                    }
+                    return await self._carry_out(plans, server)
             except asyncio.CancelledError as error:
                 raise _Interrupted from error
-        return results, facts
+
+    async def _carry_out(
+        self, plans: Sequence[Plan], server: ScratchServer | RunningServer
+    ) -> tuple[list[Result], dict[str, Any]]:
+        """Carry the plans out one after another, each on a fresh server if it is ours."""
+        results: list[Result] = []
+        problem = None
+        tokens = _token_maker(server.token_secret)
+        for number, plan in enumerate(plans, start=1):
+            self._tell(f"[{number}/{len(plans)}] {plan.scenario}: {_describe(plan)}")
+            try:
+                async with server:
+                    results.append(await scenarios.run(plan, server, tokens))
+            except BenchError as error:
+                if not results:
+                    raise
+                # What was measured before is still worth a look.
+                problem = str(error)
+                break
+        is_scratch = isinstance(server, ScratchServer)
+        about = {
+            "is_scratch": is_scratch,
+            "url": None if is_scratch else server.target.url,
+            "engine": server.engine or None,
+        }
+        return results, {"server": about, "error": problem}
 
     def _tell(self, text: str) -> None:
         # Not by self.stderr, which is red; and not on standard output, which programs read.
         print(text, file=sys.stderr, flush=True)  # noqa: T201
-
-
-async def _result_of(
-    plan: Plan, server: ScratchServer | RunningServer, tokens: scenarios.MakeTokens
-) -> Result:
-    """Measure; where nothing can be measured, the reason is the result, so that those before it are still shown."""
-    try:
-        async with server:
-            return await scenarios.run(plan, server, tokens)
-    except BenchError as error:
-        result = Result.of(plan, [])
-        result.failed = result.asked
-        result.add_errors([str(error)])
-        return result
 
 
 class _Interrupted(Exception):  # noqa: N818 -- no error: somebody asked for the end
