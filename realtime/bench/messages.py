@@ -133,12 +133,12 @@ class Counted(msgspec.Struct, tag="counted"):
 
     Attributes:
         delivered: Publications that arrived at sockets.
-        replies: Answers to the sockets' own publications.
+        pings: Pings that the sockets answered.
 
     """
 
     delivered: int = 0
-    replies: int = 0
+    pings: int = 0
 
 
 class Outcome(msgspec.Struct, tag="outcome"):

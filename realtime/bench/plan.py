@@ -49,6 +49,7 @@ LIMITS: Mapping[str, Bounds] = MappingProxyType(
         "publishers": Bounds(1, 1_000),
         "size": Bounds(0, 60_000),  # a message may have 64 KiB by default
         "rate": Bounds(0, 1_000_000),
+        "hold": Bounds(0, 300),
         "ramp": Bounds(1, 1_000),
         "processes": Bounds(1, 64),
         "max_seconds": Bounds(1, 600),
@@ -69,6 +70,8 @@ class Plan:
         publishers: HTTP connections that publish, each one request at a time.
         size: Bytes of padding in a payload.
         rate: Publications a second; 0 is as fast as they are answered.
+        hold: Seconds that the sockets are left idle, before memory is read and anything is published; the server pings
+            meanwhile.
         ramp: Sockets that connect at a time.
         processes: Client processes.
         max_seconds: The scenario gives up after so long, and fails.
@@ -83,6 +86,7 @@ class Plan:
     publishers: int
     size: int = 100
     rate: float = 0.0
+    hold: float = 0.0
     ramp: int = 32
     processes: int = 1
     max_seconds: float = 60.0

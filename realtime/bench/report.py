@@ -47,6 +47,7 @@ class Result:
         delivered: Those there were.
         missing: What sockets did not get. Not ``owed - delivered`` only: each socket is counted by itself.
         surplus: What sockets got beyond what they were owed.
+        pings: That the server sent and the sockets answered while they were left idle.
         seconds: From the first that was sent to the last that arrived.
         cpu_seconds: The server's, ``None`` where its processes are not known.
         client_cpu_seconds: Of the client processes at the same time.
@@ -74,6 +75,7 @@ class Result:
     delivered: int = 0
     missing: int = 0
     surplus: int = 0
+    pings: int = 0
     seconds: float = 0.0
     cpu_seconds: float | None = None
     client_cpu_seconds: float = 0.0

@@ -156,7 +156,9 @@ class _Run:
             self.result.cpu_seconds = after - self._cpu_before
 
     async def _measure_memory(self, before: float | None) -> None:
-        await asyncio.sleep(_SETTLE_SECONDS)
+        await asyncio.sleep(_SETTLE_SECONDS + self._plan.hold)
+        counted = await self._fleet.ask(Count(), Counted)
+        self.result.pings = sum(each.pings for each in counted)
         after = self._meter.memory_bytes()
         if after is not None and before is not None:
             self.result.kb_per_socket = (after - before) / 1024 / self._plan.clients

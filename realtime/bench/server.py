@@ -7,6 +7,7 @@ import contextlib
 import ipaddress
 import json
 import os
+import resource
 import secrets
 import signal
 import socket
@@ -15,7 +16,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlsplit
@@ -23,11 +24,15 @@ from urllib.parse import urlsplit
 from realtime.bench import DATABASE_VARIABLE, SETTINGS_VARIABLE, BenchError
 from realtime.bench.messages import Target
 from realtime.bench.meter import listening_pids
+from realtime.bench.plan import Plan
 
 
 START_SECONDS = 30.0
 # The clients have left by then, so there is nobody to send away.
 END_SECONDS = 10.0
+
+# Beside sockets a process has its libraries, logs, pipes and listeners open.
+OTHER_FILES = 100
 
 NAMESPACE = "bench"
 HISTORY_NAMESPACE = "benchhist"
@@ -92,6 +97,25 @@ def parse_target(url: str, *, allow_remote: bool) -> Target:
 
 def _is_loopback(address: str) -> bool:
     return ipaddress.ip_address(address.partition("%")[0]).is_loopback
+
+
+def allow_open_files(plans: Sequence[Plan]) -> None:
+    """
+    Raise this process's limit of open files, which its children inherit, to what the plans need.
+
+    Raises:
+        BenchError: It may not be raised so far.
+
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = max(plan.clients + plan.publishers for plan in plans) + OTHER_FILES
+    if hard != resource.RLIM_INFINITY and needed > hard:
+        raise BenchError(
+            f"{max(plan.clients for plan in plans):,} sockets need {needed:,} open files in the server, and a process "
+            f"may have {hard:,} here (ulimit -Hn)"
+        )
+    if soft != resource.RLIM_INFINITY and needed > soft:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 
 class RunningServer:

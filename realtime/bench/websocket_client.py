@@ -42,6 +42,7 @@ class Tally:
 
     Attributes:
         delivered: Publications that arrived.
+        pings: Pings that were answered.
         replies: Good answers to commands other than connect and subscribe.
         last_ns: When the last publication or reply arrived, by ``time.monotonic_ns``.
         latencies_ns: From a publication's ``ts`` to its arrival, at sampled sockets.
@@ -49,10 +50,11 @@ class Tally:
 
     """
 
-    __slots__ = ("delivered", "errors", "last_ns", "latencies_ns", "replies")
+    __slots__ = ("delivered", "errors", "last_ns", "latencies_ns", "pings", "replies")
 
     def __init__(self) -> None:
         self.delivered = 0
+        self.pings = 0
         self.replies = 0
         self.last_ns = 0
         self.latencies_ns = array("q")
@@ -230,6 +232,7 @@ class Socket(asyncio.Protocol):
 
     def _take_message(self, line: bytes, now: int) -> None:
         if line == b"{}":
+            self._tally.pings += 1
             self.send(b"{}")
         elif line.startswith(_PUSH):
             if _PUBLICATION in line:

@@ -72,7 +72,7 @@ class Worker:
             case Inbound():
                 return await self._publish_inbound()
             case Count():
-                return Counted(self._tally.delivered, self._tally.replies)
+                return Counted(self._tally.delivered, self._tally.pings)
             case Finish():
                 return self._finish()
             case _:

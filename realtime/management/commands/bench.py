@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import resource
 import signal
 import sys
 import threading
@@ -25,6 +24,7 @@ from realtime.bench.server import (
     NAMESPACE,
     RunningServer,
     ScratchServer,
+    allow_open_files,
     parse_target,
     scratch_folder,
 )
@@ -40,8 +40,6 @@ API_KEY_VARIABLE = "BENCH_API_KEY"
 TOKEN_SECRET_VARIABLE = "BENCH_TOKEN_SECRET"  # noqa: S105 -- a name
 INTERRUPTED = 130
 TOKEN_SECONDS = 3600
-# Beside sockets a process has its libraries, logs, pipes and listeners open.
-_OTHER_FILES = 100
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -63,6 +61,7 @@ _SIZES = (
 _OTHERS = (
     _Option("size", int, "Bytes of padding in a payload."),
     _Option("rate", float, "Publications a second; 0 is as fast as they are answered."),
+    _Option("hold", float, "Seconds that sockets are left idle before memory is read."),
     _Option("ramp", int, "Sockets that connect at a time."),
     _Option("processes", int, "Client processes; by default a core fewer than there are, up to 8."),
     _Option("max_seconds", float, "Give up on a scenario after so long."),
@@ -146,7 +145,7 @@ class Command(ConfigCommand):
         """Measure and report."""
         try:
             plans = _plans(options)
-            _check_files(plans)
+            allow_open_files(plans)
             results, facts = asyncio.run(self._measure(plans, options))
         except BenchError as error:
             raise CommandError(str(error)) from error
@@ -186,7 +185,7 @@ class Command(ConfigCommand):
         """Carry the plans out one after another, each on a fresh server if it is ours."""
         results: list[Result] = []
         problem = None
-        tokens = _token_maker(server.token_secret)
+        tokens = token_maker(server.token_secret)
         for number, plan in enumerate(plans, start=1):
             self._tell(f"[{number}/{len(plans)}] {plan.scenario}: {_describe(plan)}")
             try:
@@ -266,7 +265,8 @@ async def _server(options: dict[str, Any]) -> AsyncIterator[ScratchServer | Runn
         yield server
 
 
-def _token_maker(secret: str) -> scenarios.MakeTokens:
+def token_maker(secret: str) -> scenarios.MakeTokens:
+    """Return what signs a JWT for each of the sockets it is given."""
     keys = TokenOptions(hmac_secret_key=secret)
 
     def make_tokens(sockets: Sequence[int]) -> list[str]:
@@ -305,19 +305,6 @@ def _check_combination(options: dict[str, Any]) -> None:
         reason = "is for a running server: give its --url"
     if useless:
         raise BenchError(f"--{useless[0].replace('_', '-')} {reason}")
-
-
-def _check_files(plans: Sequence[Plan]) -> None:
-    """Raise this process's limit of open files, which its children inherit, and see whether it will do."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = max(plan.clients + plan.publishers for plan in plans) + _OTHER_FILES
-    if hard != resource.RLIM_INFINITY and needed > hard:
-        raise BenchError(
-            f"{max(plan.clients for plan in plans):,} sockets need {needed:,} open files in the server, and a process "
-            f"may have {hard:,} here (ulimit -Hn)"
-        )
-    if soft != resource.RLIM_INFINITY and needed > soft:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 
 def _describe(plan: Plan) -> str:

@@ -118,6 +118,7 @@ def test_every_publication_counts_once_however_the_bytes_are_cut(pads, is_joined
     assert socket.delivered == tally.delivered == len(pads)
     assert len(tally.latencies_ns) == len(pads)
     assert tally.errors == []
+    assert tally.pings == 1
     assert transport.messages()[-1] == (1, b"{}")
 
 
