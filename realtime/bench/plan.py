@@ -74,7 +74,7 @@ class Plan:
             meanwhile.
         ramp: Sockets that connect at a time.
         processes: Client processes.
-        max_seconds: The scenario gives up after so long, and fails.
+        max_seconds: Connecting and publishing each give up after so long, and the scenario fails.
         prefix: What channel names begin with.
 
     """
@@ -103,6 +103,11 @@ class Plan:
         if self.scenario == "inbound" and self.channels > self.clients:
             raise PlanError(
                 f"inbound: {self.channels} channels for {self.clients} clients; each client has one channel"
+            )
+        if self.rate and self.publications > self.rate * self.max_seconds:
+            raise PlanError(
+                f"{self.publications:,} publications at {self.rate:g} a second take longer than the "
+                f"{self.max_seconds:g} s after which a run gives up"
             )
         if self.deliveries > MAX_DELIVERIES:
             raise PlanError(

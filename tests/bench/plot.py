@@ -14,7 +14,7 @@ from typing import Any
 from xml.sax.saxutils import escape
 
 
-WIDTH, HEIGHT = 880, 400
+WIDTH, HEIGHT = 880, 420
 _PANEL_WIDTH, _PANEL_TOP, _PANEL_BOTTOM = 350, 96, 316
 _LEFTS = (64, 500)
 _INK, _FAINT, _GRID, _LINE, _CARD = "#1f2933", "#5b6875", "#e3e8ed", "#0b6e8a", "#ffffff"
@@ -87,7 +87,9 @@ def _panel(left: float, panel: Panel) -> list[str]:
     for x, y in panel.points:
         parts.append(f'<circle cx="{across(x):.1f}" cy="{up(y):.1f}" r="4" fill="{_LINE}"/>')
         label = f"{y:.3g}" if y < 100 else f"{y:.0f}"
-        parts.append(_text(across(x) + 2, up(y) - 10, label, anchor="middle", weight=600))
+        # The line may run behind the figure.
+        figure = _text(across(x) + 2, up(y) - 10, label, anchor="middle", weight=600)
+        parts.append(f'<g paint-order="stroke" stroke="{_CARD}" stroke-width="4">{figure}</g>')
     return parts
 
 

@@ -10,9 +10,9 @@ from tests.bench.conftest import Bench, Record
 
 pytestmark = [pytest.mark.bench, pytest.mark.timeout(900)]
 
-# CPU time of equal work varies by a third between runs on a machine that others use, too. What these curves are to find
-# grows with the audience: ten times as much for ten times as many.
-TOLERANCE = 1.5
+# CPU time of equal work varies by a third between runs on a machine that others use, too, and 50,000 channels fit no cache
+# of a processor. What these curves are to find grows with the audience: ten times as much for ten times as many.
+TOLERANCE = 2.0
 # The least of so many runs: what disturbs a run only ever adds.
 ROUNDS = 2
 

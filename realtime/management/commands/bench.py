@@ -60,11 +60,11 @@ _SIZES = (
 )
 _OTHERS = (
     _Option("size", int, "Bytes of padding in a payload."),
-    _Option("rate", float, "Publications a second; 0 is as fast as they are answered."),
+    _Option("rate", float, "Publications a second over HTTP; 0 is as fast as they are answered."),
     _Option("hold", float, "Seconds that sockets are left idle before memory is read."),
     _Option("ramp", int, "Sockets that connect at a time."),
     _Option("processes", int, "Client processes; by default a core fewer than there are, up to 8."),
-    _Option("max_seconds", float, "Give up on a scenario after so long."),
+    _Option("max_seconds", float, "Give up on connecting, and on publishing, after so long."),
 )
 
 

@@ -80,6 +80,11 @@ def test_a_channel_for_each_socket_follows_the_number_of_sockets():
             Sizes(clients=100_000, publications=1000),
             "100,000,000 deliveries are more than",
         ),
+        (
+            "fanout",
+            Sizes(publications=601, others={"rate": 10.0}),
+            "601 publications at 10 a second take longer than the 60 s",
+        ),
         ("inbound", Sizes(clients=2, channels=3), "3 channels for 2 clients"),
     ],
 )
