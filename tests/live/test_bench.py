@@ -155,7 +155,7 @@ def test_what_does_not_arrive_makes_the_command_fail(scratch, server: Server):
     """Here because the clients are sent away while publications are under way."""
     process = subprocess.Popen(
         [
-            sys.executable, str(ROOT / "manage.py"), "bench", "fanout", *SMALL, "--rate", "20",
+            sys.executable, str(ROOT / "manage.py"), "bench", "fanout", *SMALL, "--rate", "10",
             "--url", server.url, "--prefix", "any-", "--json",
         ],
         cwd=ROOT,

@@ -343,11 +343,16 @@ def _text(facts: dict[str, Any], results: Sequence[Result]) -> str:
     pids = sorted({pid for result in results for pid in result.pids})
     measured = f"of the processes {', '.join(map(str, pids))}" if pids else "not known: give --pid"
     kind = f"started for this, {server['engine']} engine" if server["is_scratch"] else server["url"]
-    bound = [result.scenario for result in results if result.is_bound_by_clients]
-    note = (
-        f"\nThe clients were busy all the time in: {', '.join(bound)}. Units a second and latency are theirs there; "
-        "--processes takes more of them, if there are cores for it."
-    )
+    notes = []
+    if bound := [result.scenario for result in results if result.is_bound_by_clients]:
+        notes.append(
+            f"The clients were busy all the time in: {', '.join(bound)}. Units a second and latency are theirs there; "
+            "--processes takes more of them, if there are cores for it."
+        )
+    if not server["is_scratch"] and any(result.kb_per_socket is not None for result in results):
+        notes.append(
+            "KB/socket is too low for a server that has had as many sockets before: it takes their memory again."
+        )
     return "\n".join(
         (
             f"machine   {box['cores']} cores, {box['cpu']}, {box['memory_gb']} GB, {box['system']}",
@@ -355,6 +360,7 @@ def _text(facts: dict[str, Any], results: Sequence[Result]) -> str:
             f"command   {facts['command']}",
             f"server    {kind}; CPU time and memory {measured}",
             "",
-            report.to_table(results) + (note if bound else ""),
+            report.to_table(results),
+            *notes,
         )
     )
