@@ -428,15 +428,26 @@ def _override(claim: _OverrideClaim | None) -> Override | None:
 # --- keys ---------------------------------------------------------------------------------------------
 
 
-class _OneShotHMAC(HMACAlgorithm):
-    """PyJWT's, but for the way to the digest: by one call into OpenSSL, 2 µs in place of 6."""
+class _KeyedHMAC(HMACAlgorithm):
+    """PyJWT's, but that the key is set up once and not for each token, a third of the digest's time."""
+
+    def __init__(self, hash_alg: Any) -> None:
+        super().__init__(hash_alg)
+        self._keyed: dict[bytes, hmac.HMAC] = {}
+
+    def prepare_key(self, key: str | bytes) -> bytes:
+        prepared = super().prepare_key(key)
+        self._keyed[prepared] = hmac.new(prepared, digestmod=self.hash_alg)
+        return prepared
 
     def sign(self, msg: bytes, key: bytes) -> bytes:
-        return hmac.digest(key, msg, self.hash_alg)
+        signing = self._keyed[key].copy()
+        signing.update(msg)
+        return signing.digest()
 
 
 _ALGORITHMS = get_default_algorithms() | {
-    name: _OneShotHMAC(algorithm.hash_alg)
+    name: _KeyedHMAC(algorithm.hash_alg)
     for name, algorithm in get_default_algorithms().items()
     if isinstance(algorithm, HMACAlgorithm)
 }
