@@ -211,6 +211,8 @@ def _resolve(client: Client, name: str) -> Channel:
 async def _subscribe_all(
     client: Client, request: ConnectRequest, wanted: Mapping[str, ServerSide]
 ) -> list[Established]:
+    if not wanted:
+        return []
     asked = request.subs or {}
     starting = [
         subscribe_server_side(

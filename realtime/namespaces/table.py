@@ -13,8 +13,18 @@ from typing import Any
 
 import msgspec
 
-from realtime.namespaces.names import has_user_boundary, listed_users, split_name
-from realtime.namespaces.options import ChannelOptions, ChannelRules, StreamOptions
+from realtime.namespaces.names import (
+    has_user_boundary,
+    is_too_long,
+    listed_users,
+    split_name,
+)
+from realtime.namespaces.options import (
+    STREAM_TYPE,
+    ChannelOptions,
+    ChannelRules,
+    StreamOptions,
+)
 from realtime.namespaces.patterns import ChannelPattern, PatternError
 from realtime.protocol.errors import ConfigError
 
@@ -29,7 +39,8 @@ class Channel(msgspec.Struct, frozen=True, gc=False, eq=False):
     """
     One channel under one table; compared by identity.
 
-    ``rest`` is the name without its namespace, ``is_valid`` says whether clients may use the name,
+    ``rest`` is the name without its namespace, ``is_valid`` says whether clients may use the name, ``is_plain`` that any
+    client may ask for it as a stream: it is valid, not too long and not private,
     ``history_meta_ttl``, ``data_format`` and ``publish_options`` have what is inherited filled in. ``granted`` is where
     permissions remember what they worked out for the namespace's options; all its channels share it.
     """
@@ -39,6 +50,7 @@ class Channel(msgspec.Struct, frozen=True, gc=False, eq=False):
     rest: str
     is_private: bool
     is_valid: bool
+    is_plain: bool
     is_user_limited: bool
     options: ChannelOptions
     publish_options: StreamOptions
@@ -169,12 +181,18 @@ class NamespaceTable:
         if namespace is None:
             return None
         options = namespace.options
+        is_valid = namespace.is_valid_name(name, rest)
         return Channel(
             name=name,
             namespace=namespace_name,
             rest=rest,
             is_private=is_private,
-            is_valid=namespace.is_valid_name(name, rest),
+            is_valid=is_valid,
+            is_plain=is_valid
+            and bool(name)
+            and not is_private
+            and options.type_number == STREAM_TYPE
+            and not is_too_long(name, self.rules),
             is_user_limited=options.allow_user_limited_channels
             and has_user_boundary(name, self.rules),
             options=options,
