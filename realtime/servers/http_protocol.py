@@ -37,6 +37,7 @@ from realtime.servers.handshake import (
     status_line,
     subprotocols_of,
 )
+from realtime.servers.pacing import HANDSHAKES_PER_ROUND, Turns
 
 
 logger = logging.getLogger(__name__)
@@ -98,6 +99,7 @@ class HTTPSettings:
             is in memory before its API key is known.
         websocket_prefixes: Raw path prefixes whose upgrades ``FramesProtocol`` takes.
         frames: Limits of those connections.
+        handshakes: Their turns; all connections of a server share them.
 
     """
 
@@ -105,6 +107,7 @@ class HTTPSettings:
     max_body_bytes: int = 32 * 1024 * 1024
     websocket_prefixes: tuple[bytes, ...] = (b"/connection/",)
     frames: FramesSettings = field(default_factory=FramesSettings)
+    handshakes: Turns = field(default_factory=lambda: Turns(HANDSHAKES_PER_ROUND))
 
 
 class DrainableState(ServerState):
@@ -196,6 +199,9 @@ class TidewireHTTP(HttpToolsProtocol):
         self._head_bytes = 0
         self._has_head = False
         self._is_draining = False
+        self._waiting_tail: bytes | None = (
+            None  # an upgrade waits for its turn, with this behind it
+        )
         self._deadline = math.inf
         self._watchdog: asyncio.TimerHandle | None = None
 
@@ -215,6 +221,9 @@ class TidewireHTTP(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Parse; requests are answered from within."""
         if self._is_draining:
+            return
+        if self._waiting_tail is not None:
+            self._waiting_tail += data
             return
         if self.timeout_keep_alive_task is not None:
             self._unset_keepalive_if_required()
@@ -434,6 +443,23 @@ class TidewireHTTP(HttpToolsProtocol):
         )
 
     def _hand_over(self, tail: bytes) -> None:
+        """Upgrade now, or when it is this connection's turn."""
+        if self.settings.handshakes.take():
+            self._upgrade(tail)
+            return
+        self._waiting_tail = tail
+        self._forget_watchdog()
+        self.transport.pause_reading()
+        self.settings.handshakes.wait(self._upgrade_in_turn)
+
+    def _upgrade_in_turn(self) -> None:
+        tail, self._waiting_tail = self._waiting_tail, None
+        if self.transport.is_closing():  # it waited, and the peer or the server has gone meanwhile
+            return
+        self.transport.resume_reading()
+        self._upgrade(tail or b"")
+
+    def _upgrade(self, tail: bytes) -> None:
         """Give the transport, and the bytes behind the request, to a ``FramesProtocol``."""
         if self._is_busy():
             # Its answer would follow a response that isn't there yet. No client does this.

@@ -94,11 +94,15 @@ def shape(request: pytest.FixtureRequest) -> str:
     return shape
 
 
-def _folder(tmp_path_factory: pytest.TempPathFactory, database: Path, name: str) -> Path:
-    folder = tmp_path_factory.mktemp(name)
-    # The write-ahead log goes with the file that it belongs to.
+def copy_database(database: Path, folder: Path) -> None:
+    """Copy a database; the write-ahead log goes with the file that it belongs to."""
     for file in database.parent.glob("db.sqlite3*"):
         shutil.copy(file, folder)
+
+
+def _folder(tmp_path_factory: pytest.TempPathFactory, database: Path, name: str) -> Path:
+    folder = tmp_path_factory.mktemp(name)
+    copy_database(database, folder)
     return folder
 
 

@@ -15,7 +15,7 @@ import socket
 import struct
 import zlib
 from collections.abc import AsyncIterator, Callable, Iterable
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 from realtime.protocol import client_pb2
@@ -87,8 +87,8 @@ class WebSocketClient(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Ask for the upgrade."""
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        # uvloop's is none of asyncio's classes.
+        self.transport = transport = cast("asyncio.Transport", transport)
         path = f"{self._url.path}?{self._url.query}" if self._url.query else self._url.path
         more = _DEFLATE if self._has_deflate else ""
         request = _REQUEST.format(path=path, host=self._url.netloc, more=more)
@@ -218,10 +218,15 @@ class ProtocolClient(WebSocketClient):
     async def ask(self, method: str, /, **parameters: Any) -> Message:
         """Send one command and return its reply."""
         number = self.number()
+        reply = self.expect(number)
+        self.send({"id": number, method: parameters})
+        return await asyncio.wait_for(reply, WAIT_SECONDS)
+
+    def expect(self, number: int) -> asyncio.Future[Message]:
+        """Return the future of a command's reply; to be called before it is sent."""
         future: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
         self._asked[number] = future
-        self.send({"id": number, method: parameters})
-        return await asyncio.wait_for(future, WAIT_SECONDS)
+        return future
 
     def on_payload(self, payload: bytes) -> None:
         """Read the messages of a frame."""
