@@ -29,6 +29,8 @@ _REQUEST = (
     "GET {path} HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{more}\r\n"
 )
+_COMPRESSED = 0x40  # in a frame's first byte
+_EMPTY_BLOCK = b"\0\0\xff\xff"
 _DEFLATE = (
     "Sec-WebSocket-Extensions: permessage-deflate; server_no_context_takeover;"
     " client_no_context_takeover\r\n"
@@ -73,6 +75,10 @@ class WebSocketClient(asyncio.Protocol):
     def on_payload(self, payload: bytes) -> None:
         """Take one message."""
         raise NotImplementedError
+
+    def on_compressed(self, payload: bytes) -> None:
+        """Take one message that was compressed without the context of others."""
+        self.on_payload(zlib.decompressobj(-zlib.MAX_WBITS).decompress(payload + _EMPTY_BLOCK))
 
     async def open(self, sock: socket.socket | None = None) -> int:
         """Connect, on ``sock`` if given, and return the status that the server answered with: 101, or it refused."""
@@ -133,15 +139,17 @@ class WebSocketClient(asyncio.Protocol):
         first, payload = buffer[0], bytes(buffer[start:end])
         del buffer[:end]
         self.received_bytes += end
-        assert first & 0x80, "the server sends whole messages"
-        if first & 0x40:
-            payload = zlib.decompress(payload + b"\0\0\xff\xff", -zlib.MAX_WBITS)
-        return first & 0x0F, payload
+        return first, payload
 
-    def _on_frame(self, opcode: int, payload: bytes) -> None:
+    def _on_frame(self, first: int, payload: bytes) -> None:
+        assert first & 0x80, "the server sends whole messages"
+        opcode = first & 0x0F
         if opcode in {TEXT, BINARY}:
             assert opcode == self._opcode, f"opcode {opcode}"
-            self.on_payload(payload)
+            if first & _COMPRESSED:
+                self.on_compressed(payload)
+            else:
+                self.on_payload(payload)
         elif opcode == CLOSE:
             self._code = int.from_bytes(payload[:2]) if payload else 1005
             self._write(client_frame(payload, CLOSE))
