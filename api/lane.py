@@ -13,11 +13,12 @@ from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any
 
 from api.execution import execute, execute_stream
-from api.keys import Decision, Verdict, decide, read_credentials
+from api.keys import Caller, Credentials, Decision, Verdict, decide, read_credentials
 from api.methods import METHODS, Method
 from api.replies import FORBIDDEN, UNAUTHORIZED, LaneResponse
 from realtime.conf.loader import get_options
 from realtime.conf.options import HTTPAPIOptions
+from realtime.conf.snapshot import Configuration
 from realtime.node.node import Node
 
 
@@ -62,46 +63,79 @@ class DirectLane:
         """Say whether a request, by its verb and raw path without the query, may be the lane's."""
         return path in self._targets and method == b"POST"
 
-    def takes(self, headers: Headers, query: bytes) -> bool:
-        """Say whether a request that matches is the lane's: then ``answer`` does not return ``None``."""
-        options = self._get_node().options.http_api
-        return options.insecure or read_credentials(headers, query).has_key
-
-    async def answer(
-        self,
-        method: bytes,
-        path: bytes,
-        query: bytes,
-        headers: Headers,
-        body: bytes,
-    ) -> LaneResponse | None:
+    def open(self, path: bytes, query: bytes, headers: Headers) -> LaneCall | None:
         """
-        Answer a request for which ``matches`` was true.
+        Take a request for which ``matches`` was true, or return ``None`` for one that shows no key.
+
+        Django may know the session of the latter.
 
         Args:
-            method: The verb.
             path: Raw, without the query.
             query: Raw.
             headers: Names in lower case.
-            body: The whole of it.
-
-        Returns:
-            The answer, or ``None`` for a request that shows no key: Django may know its session.
 
         """
-        target = self._targets[path]
-        node = self._get_node()
-        options = node.options.http_api
         credentials = read_credentials(headers, query)
-        if not (credentials.key or credentials.parameter or options.insecure):
-            return None
-        name = "" if target is None else target.name
-        verdict, caller = decide(options, node.configuration.api_keys, credentials, name)
-        if caller is None or verdict is not Verdict.ALLOWED:
-            return refusal(node, Decision(verdict, caller), name)
-        if target is None:
-            return await execute_stream(node, caller, body)
-        return await execute(node, target, caller, body, is_transport=credentials.is_transport)
+        if credentials.has_key or self._get_node().options.http_api.insecure:
+            return LaneCall(self._get_node, self._targets[path], credentials)
+        return None
+
+
+class LaneCall:
+    """
+    A request's head, read: who calls what. It serves every request that has the same head.
+
+    Attributes:
+        is_trusted: Whether the last answer was one to a caller whose key is good for the method.
+
+    """
+
+    __slots__ = (
+        "_caller",
+        "_credentials",
+        "_get_node",
+        "_judged",
+        "_name",
+        "_target",
+        "is_trusted",
+    )
+
+    def __init__(
+        self, get_node: Callable[[], Node], target: Method | None, credentials: Credentials
+    ) -> None:
+        self._get_node = get_node
+        self._target = target
+        self._name = "" if target is None else target.name
+        self._credentials = credentials
+        self._judged: Configuration | None = None
+        self._caller: Caller | None = None
+        self.is_trusted = False
+
+    async def answer(self, body: bytes) -> LaneResponse:
+        """Answer a request with this head and ``body``."""
+        node = self._get_node()
+        if node.configuration is not self._judged:
+            # Once per snapshot: it is immutable, and so are the options of the process.
+            refused = self._judge(node)
+            if refused is not None:
+                return refused
+        assert self._caller is not None
+        if self._target is None:
+            return await execute_stream(node, self._caller, body)
+        return await execute(
+            node, self._target, self._caller, body, is_transport=self._credentials.is_transport
+        )
+
+    def _judge(self, node: Node) -> LaneResponse | None:
+        self._judged = None
+        self.is_trusted = False
+        decision = decide(
+            node.options.http_api, node.configuration.api_keys, self._credentials, self._name
+        )
+        if decision.caller is None or decision.verdict is not Verdict.ALLOWED:
+            return refusal(node, decision, self._name)
+        self._judged, self._caller, self.is_trusted = node.configuration, decision.caller, True
+        return None
 
 
 def refusal(node: Node, decision: Decision, method: str) -> LaneResponse:
@@ -138,14 +172,14 @@ class DirectLaneApp:
         path = scope.get("raw_path") or scope["path"].encode()
         headers = scope["headers"]
         query = scope.get("query_string", b"")
-        if not (self._lane.matches(method, path) and self._lane.takes(headers, query)):
+        call = self._lane.open(path, query, headers) if self._lane.matches(method, path) else None
+        if call is None:
             await self._inner(scope, receive, send)
             return
         body = await _read_body(receive)
         if body is None:
             return
-        response = await self._lane.answer(method, path, query, headers, body)
-        assert response is not None  # takes() said so
+        response = await call.answer(body)
         length = (b"content-length", b"%d" % len(response.body))
         await send(
             {

@@ -127,9 +127,9 @@ class CommandNode(Protocol):
     def options(self) -> ProcessOptions:
         """What the process was started with."""
 
-    async def publish(
+    def publish(
         self, channel: Channel, publication: messages.Publication, options: PublishOptions
-    ) -> PublishOutcome:
+    ) -> Coroutine[Any, Any, PublishOutcome]:
         """Publish; raises ``EngineError``."""
 
     async def history(self, channel: Channel, what: HistoryFilter) -> History:
@@ -162,10 +162,15 @@ async def publish(node: CommandNode, request: PublishRequest) -> PublishResult:
         ClientError: 100, 102 or 107.
 
     """
+    # Like in ``node.publish``, no coroutine more than there must be: each costs 0.2 µs per publish.
     if not request.channel:
         raise BadRequestError
     data = _payload(request.data, request.b64data)
-    return await _publish_into(node, request.channel, data, request)
+    try:
+        position = (await _publishing(node, request.channel, data, request)).position
+    except EngineError as error:
+        raise _internal(error) from error
+    return PublishResult(position.offset, position.epoch)
 
 
 async def broadcast(node: CommandNode, request: BroadcastRequest) -> BroadcastResult:
@@ -189,28 +194,26 @@ async def _publish_response(
     node: CommandNode, channel: str, data: Raw, request: BroadcastRequest
 ) -> PublishResponse:
     try:
-        return PublishResponse(result=await _publish_into(node, channel, data, request))
+        position = (await _publishing(node, channel, data, request)).position
+        return PublishResponse(result=PublishResult(position.offset, position.epoch))
     except ClientError as error:
         return PublishResponse(error=Error(error.code, error.message))
+    except EngineError as error:
+        _internal(error)
     except Exception:
         logger.exception("broadcast failed for a channel", extra={"channel": channel})
-        return PublishResponse(error=Error(InternalError.code, InternalError.message))
+    return PublishResponse(error=Error(InternalError.code, InternalError.message))
 
 
-async def _publish_into(
+def _publishing(
     node: CommandNode, name: str, data: Raw, request: PublishRequest | BroadcastRequest
-) -> PublishResult:
+) -> Coroutine[Any, Any, PublishOutcome]:
     channel = _find_channel(node, name)
     if channel.options.subscription_type not in _STREAM_TYPES:
         raise BadRequestError
     check_data_format(channel.data_format, data)
     publication = messages.Publication(data=data, tags=request.tags, version=request.version)
-    try:
-        outcome = await node.publish(channel, publication, _publish_options(channel, request))
-    except EngineError as error:
-        raise _internal(error) from error
-    position = outcome.position
-    return PublishResult(position.offset, position.epoch)
+    return node.publish(channel, publication, _publish_options(channel, request))
 
 
 def _publish_options(

@@ -149,25 +149,22 @@ class Client:
         self.is_paused = False
         self._task: asyncio.Task[None] | None = None
         self._inbox: deque[bytes] | None = None
-        self._timer: asyncio.TimerHandle | None = asyncio.get_running_loop().call_later(
-            node.options.client.stale_close_delay, self.disconnect, *errors.STALE
-        )
+        self._timer: asyncio.TimerHandle | None = None
         self._ping_slot = self._tick_slot = -1
         node.connections.add(self)
+        node.newcomers.add(self, node.loop or asyncio.get_running_loop())
 
     # --- what the transport reports --------------------------------------------------------------
 
     def on_message(self, data: bytes, is_text: bool = True) -> None:
         """Carry out a frame's commands, after those that are still being carried out."""
-        if self.is_closed:
-            return
-        if self._task is not None:
+        if self._task is None and not self.is_closed:
+            self._start(data)
+        elif not self.is_closed:
             if self._inbox is None:
                 self._inbox = deque()
             self._inbox.append(data)
             self.transport.pause_reading()
-            return
-        self._start(data)
 
     def on_close(self, code: int = 1006) -> None:
         """The connection is gone."""
@@ -226,8 +223,17 @@ class Client:
                 if session.state >= SessionState.UNUSABLE:
                     return
                 method = session.route(command)
-                if method is not PONG:
-                    await self._execute(command, method)
+                if method is PONG:
+                    continue
+                try:
+                    reply = await _HANDLERS[method](self, command)
+                except Disconnect:
+                    raise
+                except Exception as error:  # noqa: BLE001 -- _refuse logs what is no refusal
+                    self._refuse(command, method, error)
+                else:
+                    if reply is not None:
+                        self.write_checked(self.wire.encode_reply(reply))
                 if self.is_closed:
                     return
         except MalformedFrame:
@@ -236,28 +242,12 @@ class Client:
         except Disconnect as end:
             self.disconnect(end.code, end.reason)
 
-    async def _execute(self, command: Command, method: str) -> None:
-        try:
-            reply = await _HANDLERS[method](self, command)
-        except Disconnect:
-            raise
-        except ClientError as error:
-            self._refuse(command, method, error)
-        except EngineError:
-            logger.exception(
-                "a backend failed", extra={"method": method, "client": self.session.client_id}
-            )
-            self._refuse(command, method, InternalError())
-        except Exception:  # the wire gets a code, the log the rest
-            logger.exception(
-                "a command failed", extra={"method": method, "client": self.session.client_id}
-            )
-            self._refuse(command, method, InternalError())
-        else:
-            if reply is not None:
-                self.send(reply)
-
-    def _refuse(self, command: Command, method: str, error: ClientError) -> None:
+    def _refuse(self, command: Command, method: str, failure: Exception) -> None:
+        error = failure if isinstance(failure, ClientError) else InternalError()
+        if error is not failure:  # the wire gets a code, the log the rest
+            what = "a backend" if isinstance(failure, EngineError) else "a command"
+            facts = {"method": method, "client": self.session.client_id}
+            logger.error("%s failed", what, exc_info=failure, extra=facts)
         if method == "connect":
             self.session.state = SessionState.UNUSABLE
         self.send(
@@ -297,21 +287,24 @@ class Client:
     def connected(self) -> None:
         """Begin what a connected client has: pings, maintenance, its expiry."""
         self.session.state = SessionState.CONNECTED
+        self.node.newcomers.discard(self)
         self._ping_slot = self.node.pings.add(self)
         self._tick_slot = self.node.ticks.add(self)
         self.schedule_expiry()
 
     def schedule_expiry(self) -> None:
-        """Arm the timer that ends an expired connection."""
+        """Arm the timer that ends an expired connection; one that is far off is armed by a later ``maintain``."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         expire_at = self.session.expire_at
         if expire_at:
-            delay = expire_at - self.node.clock() + self.node.options.client.expired_close_delay
-            self._timer = asyncio.get_running_loop().call_later(
-                max(delay, 0), self.disconnect, *errors.CONNECTION_EXPIRED
-            )
+            options = self.node.options.client
+            delay = expire_at - self.node.clock() + options.expired_close_delay
+            if delay < 2 * options.presence_update_interval:
+                self._timer = asyncio.get_running_loop().call_later(
+                    max(delay, 0), self.disconnect, *errors.CONNECTION_EXPIRED
+                )
 
     def refreshed_by_server(self, expire_at: int) -> None:
         """Take another expiry and tell the client."""
@@ -322,7 +315,9 @@ class Client:
         self.push(Push(refresh=Refresh(expires=bool(expire_at), ttl=ttl)))
 
     def maintain(self, now: float) -> None:
-        """Once per presence interval: end expired subscriptions, refresh presence."""
+        """Once per presence interval: see to expiries, refresh presence."""
+        if self._timer is None:
+            self.schedule_expiry()
         grace = self.node.options.client.expired_sub_close_delay
         refreshed = []
         for subscription in tuple(self.session.subscriptions.values()):
@@ -454,6 +449,7 @@ class Client:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        node.newcomers.discard(self)
         if self._ping_slot >= 0:
             node.pings.discard(self, self._ping_slot)
             node.ticks.discard(self, self._tick_slot)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import Any
 
 import msgspec
 
@@ -29,7 +30,8 @@ class Channel(msgspec.Struct, frozen=True, gc=False, eq=False):
     One channel under one table; compared by identity.
 
     ``rest`` is the name without its namespace, ``is_valid`` says whether clients may use the name,
-    ``history_meta_ttl``, ``data_format`` and ``publish_options`` have what is inherited filled in.
+    ``history_meta_ttl``, ``data_format`` and ``publish_options`` have what is inherited filled in. ``granted`` is where
+    permissions remember what they worked out for the namespace's options; all its channels share it.
     """
 
     name: str
@@ -44,6 +46,7 @@ class Channel(msgspec.Struct, frozen=True, gc=False, eq=False):
     history_meta_ttl: float
     data_format: str
     rules: ChannelRules
+    granted: dict[Any, Any]
 
     @property
     def allowed_users(self) -> tuple[str, ...]:
@@ -64,6 +67,7 @@ class _Namespace:
 
     __slots__ = (
         "data_format",
+        "granted",
         "has_history",
         "history_meta_ttl",
         "options",
@@ -73,6 +77,7 @@ class _Namespace:
 
     def __init__(self, name: str, options: ChannelOptions, rules: ChannelRules) -> None:
         self.options = options
+        self.granted: dict[Any, Any] = {}
         self.history_meta_ttl = options.history_meta_ttl or rules.history_meta_ttl
         self.data_format = options.publication_data_format or rules.publication_data_format
         self.has_history = options.has_history
@@ -178,4 +183,5 @@ class NamespaceTable:
             history_meta_ttl=namespace.history_meta_ttl,
             data_format=namespace.data_format,
             rules=self.rules,
+            granted=namespace.granted,
         )

@@ -41,10 +41,11 @@ LIVE, HELD, HOLDING, ENDED = (
 class Cohort:
     """Live subscribers of one channel on one wire; ``writes`` maps each client to its transport's own ``write``."""
 
-    __slots__ = ("pending", "wire", "writes")
+    __slots__ = ("head", "pending", "wire", "writes")
 
-    def __init__(self, wire: Wire) -> None:
+    def __init__(self, wire: Wire, channel: str) -> None:
         self.wire = wire
+        self.head = wire.publication_head(channel)
         self.writes: dict[Client, Callable[[bytes], None]] = {}
         self.pending: list[bytes] = []
 
@@ -119,6 +120,7 @@ class Hub:
         self.users: dict[str, dict[str, Client]] = {}
         self.rooms: dict[str, Room] = {}
         self.deliveries = 0
+        self.loop: asyncio.AbstractEventLoop | None = None
         self._write_delay = write_delay
         self._dirty: list[Room] = []
 
@@ -278,7 +280,7 @@ class Hub:
         room.flush()
         cohort = room.cohorts.get(client.wire)
         if cohort is None:
-            cohort = room.cohorts[client.wire] = Cohort(client.wire)
+            cohort = room.cohorts[client.wire] = Cohort(client.wire, room.channel)
         cohort.writes[client] = client.direct_write
         if room.held is not None:
             room.held.pop(client, None)
@@ -318,10 +320,9 @@ class Hub:
                 self._deliver_alone(room, subscription, publication, position)
         if not room.cohorts:
             return
-        push = Push(channel=channel, pub=publication)
         for cohort in tuple(room.cohorts.values()):
             try:
-                cohort.pending.append(cohort.wire.encode_push(push))
+                cohort.pending.append(cohort.wire.encode_publication(cohort.head, publication))
             except InvalidPayloadError:
                 for client in tuple(cohort.writes):
                     client.disconnect(*errors.INAPPROPRIATE_PROTOCOL)
@@ -385,8 +386,10 @@ class Hub:
 
     def _write_alone(self, subscription: Subscription, publication: Publication) -> None:
         client = subscription.client
+        wire = client.wire
+        head = wire.publication_head(subscription.channel)
         try:
-            message = client.wire.encode_push(Push(channel=subscription.channel, pub=publication))
+            message = wire.encode_publication(head, publication)
         except InvalidPayloadError:
             client.disconnect(*errors.INAPPROPRIATE_PROTOCOL)
             return
@@ -419,7 +422,8 @@ class Hub:
         room.is_dirty = True
         self._dirty.append(room)
         if len(self._dirty) == 1:
-            loop = asyncio.get_running_loop()
+            # Python 3.11 asks the system for its process id whenever the running loop is looked up.
+            loop = self.loop or asyncio.get_running_loop()
             if self._write_delay:
                 loop.call_later(self._write_delay, self.flush)
             else:

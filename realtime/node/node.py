@@ -31,7 +31,7 @@ from realtime.node.control import (
 from realtime.node.eager import run_eagerly
 from realtime.node.hub import Hub
 from realtime.node.locks import ChannelLocks
-from realtime.node.ticker import Wheel
+from realtime.node.ticker import Waitlist, Wheel
 from realtime.protocol import errors
 from realtime.protocol.errors import (
     EngineError,
@@ -121,6 +121,9 @@ class Node:
         self.ticks: Wheel[Client] = Wheel(
             options.client.presence_update_interval, self._maintain, random.random
         )
+        self.newcomers: Waitlist[Client] = Waitlist(
+            options.client.stale_close_delay, lambda client: client.disconnect(*errors.STALE)
+        )
         self.loop: asyncio.AbstractEventLoop | None = None
         self._control_bus = control_bus
         self._reload = reload
@@ -138,7 +141,7 @@ class Node:
 
     async def start(self) -> None:
         """Connect the broker and begin to tick."""
-        self.loop = asyncio.get_running_loop()
+        self.loop = self.hub.loop = asyncio.get_running_loop()
         await self.broker.start(self)
         self.pings.start()
         self.ticks.start()
@@ -162,6 +165,7 @@ class Node:
         self.hub.flush()
         self.pings.stop()
         self.ticks.stop()
+        self.newcomers.stop()
         if self._ticker is not None:
             self._ticker.cancel()
             self._ticker = None
@@ -255,12 +259,12 @@ class Node:
 
     # --- what commands need ----------------------------------------------------------------------
 
-    async def publish(
+    def publish(
         self, channel: Channel, publication: Publication, options: PublishOptions
-    ) -> PublishOutcome:
-        """Publish once; raises ``EngineError``."""
+    ) -> Coroutine[Any, Any, PublishOutcome]:
+        """Publish once, when awaited; raises ``EngineError``."""
         self.publications += 1
-        return await self.broker.publish(channel.name, publication, options)
+        return self.broker.publish(channel.name, publication, options)
 
     async def history(self, channel: Channel, what: HistoryFilter) -> History:
         """

@@ -121,6 +121,19 @@ def encode_push(push: Push) -> bytes:
     )
 
 
+def publication_head(channel: str) -> bytes:
+    """Return what stands before every publication of a channel; for ``encode_publication``."""
+    name = channel.encode()
+    return b"\x12" + _varint(len(name)) + name + b"\x22"
+
+
+def encode_publication(head: bytes, publication: Publication) -> bytes:
+    """Encode a publication's push: what ``encode_reply`` would, with the channel encoded once."""
+    data = _encode_publication(publication)
+    data = head + _varint(len(data)) + data
+    return b"\x22" + _varint(len(data)) + data
+
+
 def delimit(message: bytes) -> bytes:
     """Put a message's length before it; the results of several may simply be joined."""
     return _varint(len(message)) + message

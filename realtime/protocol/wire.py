@@ -8,11 +8,11 @@ A ``Wire`` is one encoding in one framing; all connections of one wire that are 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from realtime.protocol import json_codec, protobuf_codec
-from realtime.protocol.messages import Command, Push, Reply
+from realtime.protocol.messages import Command, Publication, Push, Reply
 
 
 TEXT, BINARY, PING_FRAME = 1, 2, 9
@@ -24,7 +24,7 @@ def frame(payload: bytes, opcode: int = TEXT) -> bytes:
     if size < 126:
         return b"%c%c%b" % (0x80 | opcode, size, payload)
     if size < 65536:
-        return b"%c\x7e%b%b" % (0x80 | opcode, size.to_bytes(2, "big"), payload)
+        return b"%c\x7e%c%c%b" % (0x80 | opcode, size >> 8, size & 0xFF, payload)
     return b"%c\x7f%b%b" % (0x80 | opcode, size.to_bytes(8, "big"), payload)
 
 
@@ -37,19 +37,22 @@ class Wire:
         protocol: ``"json"`` or ``"protobuf"``, the word that proxies are told.
         is_json: Whether payloads must be JSON.
         separator: What stands between two encoded messages that leave in one write.
-        decode_commands: Yields the commands of one frame or body.
+        publication_head: From a channel to the ``head`` of its publications.
+        decode_commands: Gives the commands of one frame or body; raises ``MalformedFrame`` after the last good one.
         ping: The encoded ping.
 
     """
 
     __slots__ = (
-        "_decode",
+        "_encode_publication",
         "_encode_reply",
         "_frame",
+        "decode_commands",
         "is_json",
         "name",
         "ping",
         "protocol",
+        "publication_head",
         "separator",
     )
 
@@ -66,32 +69,32 @@ class Wire:
         self.protocol = protocol
         self.is_json = protocol == "json"
         self.separator = separator
-        self._decode: Callable[[bytes], Iterator[Command]] = codec.decode_commands
+        self.decode_commands: Callable[[bytes], Iterable[Command]] = codec.decode_commands
         self._encode_reply: Callable[[Reply], bytes] = codec.encode_reply
+        self.publication_head: Callable[[str], bytes] = codec.publication_head
+        self._encode_publication: Callable[[bytes, Publication], bytes] = codec.encode_publication
         self._frame = framing
         self.ping = framing(self._encode_reply(Reply()))
 
     def __repr__(self) -> str:
         return f"<Wire {self.name}>"
 
-    def decode_commands(self, data: bytes) -> Iterator[Command]:
-        """Yield the commands in ``data``; raises ``MalformedFrame`` after the last good one."""
-        return self._decode(data)
-
     def encode_reply(self, reply: Reply) -> bytes:
         """Encode a reply to a command, ready to be written."""
         return self._frame(self._encode_reply(reply))
 
-    def encode_push(self, push: Push) -> bytes:
+    def encode_publication(self, head: bytes, publication: Publication) -> bytes:
         """
-        Encode a push, ready to be written.
+        Encode a publication's push, ready to be written.
 
         Raises:
             InvalidPayloadError: The wire is JSON and the publication's data is not.
 
         """
-        if self.is_json and push.pub is not None and push.pub.data:
-            json_codec.check_payload(push.pub.data)
+        return self._frame(self._encode_publication(head, publication))
+
+    def encode_push(self, push: Push) -> bytes:
+        """Encode a push that is no publication, ready to be written."""
         return self._frame(self._encode_reply(Reply(push=push)))
 
 

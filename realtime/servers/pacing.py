@@ -11,8 +11,8 @@ from collections.abc import Callable
 
 # WebSocket handshakes begun in one round of the loop by `serve`. When everybody comes back at once, the requests of thousands
 # are read in one round, and publications for those who are connected would leave only after all of them: with 5,000 at once
-# a subscriber who had stayed waited 0.11-0.26 s at the median and 0.4-0.7 s at the 99th percentile, with this 0.01 and 0.07-0.3,
-# and all were back as soon (2 cores, three runs each, `make bench`).
+# a subscriber who had stayed waited 1.2-1.7 s (p99) for them, with this 0.05-0.2 s, and all were back as soon (2 cores that
+# others used too, two runs each in turn, `make bench`; on quiet ones 0.4-0.7 and 0.07-0.3 s). 8 a round gave no less.
 HANDSHAKES_PER_ROUND = 32
 
 

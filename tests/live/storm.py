@@ -20,7 +20,7 @@ from tests.live.harness import API_KEY, Server
 from tests.live.swarm import Message, ProtocolClient, api_connection
 
 
-LISTENERS = 50
+LISTENERS = 20
 MISSED = 5  # publications to each channel of the crowd while it is away
 CALM_SECONDS = 1.0  # before and after, for comparison
 
@@ -110,9 +110,7 @@ def allow_many_files() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
-async def run(
-    server: Server, clients: int, *, channels: int = 50, interval: float = 0.005
-) -> Storm:
+async def run(server: Server, clients: int, *, channels: int = 50, interval: float = 0.01) -> Storm:
     """Let ``clients`` storm a server, while somebody publishes to the listeners every ``interval`` seconds."""
     storm = Storm(clients)
     started = {"at": float("inf")}

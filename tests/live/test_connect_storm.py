@@ -13,9 +13,9 @@ from tests.live.harness import Server
 
 pytestmark = pytest.mark.live
 
-# Clients, and seconds between two publications. Under Daphne either costs some 2 ms of CPU, so that a storm of 1,000 and 200
+# Clients, and seconds between two publications. Under Daphne either costs some 2 ms of CPU, so that a storm of 1,000 and 100
 # publications a second would be more than it can do on a busy machine.
-LOADS = {"serve": (1000, 0.005), "daphne": (300, 0.1)}
+LOADS = {"serve": (1000, 0.01), "daphne": (300, 0.1)}
 
 
 async def test_all_come_back_at_once_and_others_go_on_listening(

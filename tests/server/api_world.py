@@ -188,9 +188,10 @@ async def through_lane(world: World, call: Call) -> Answer | None:
     method, path = call.verb.encode(), call.path.encode()
     if not lane.matches(method, path):
         return None
-    response = await lane.answer(method, path, call.query.encode(), call.raw_headers, call.body)
-    if response is None:
+    opened = lane.open(path, call.query.encode(), call.raw_headers)
+    if opened is None:
         return None
+    response = await opened.answer(call.body)
     headers = {name.decode(): value.decode() for name, value in response.headers}
     return Answer(response.status, response.body, headers.get("content-type", ""))
 

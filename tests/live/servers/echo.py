@@ -192,18 +192,28 @@ class EchoLane:
         """Take what begins with ``/api/``."""
         return path.startswith(b"/api/") and method != b"OPTIONS"
 
-    async def answer(
-        self, method: bytes, path: bytes, query: bytes, headers: Any, body: bytes
-    ) -> _Response | None:
-        """Answer with what was asked."""
-        name = path.removeprefix(b"/api/")
+    def open(self, path: bytes, query: bytes, headers: Any) -> EchoCall | None:
+        """Leave what ends in ``pass`` to the application."""
+        return None if path.endswith(b"pass") else EchoCall(path, query)
+
+
+class EchoCall:
+    """Answers with what was asked."""
+
+    is_trusted = True
+
+    def __init__(self, path: bytes, query: bytes) -> None:
+        self.path = path
+        self.query = query
+
+    async def answer(self, body: bytes) -> _Response:
+        """Answer, or fail where that was asked for."""
+        name = self.path.removeprefix(b"/api/")
         if name.startswith(b"wait"):
             await asyncio.sleep(0.05)
-        if name.endswith(b"pass"):
-            return None
         if name.endswith(b"fail"):
             raise RuntimeError("asked to")
-        return _Response(200, b"lane %s %s %s %d" % (method, path, query, len(body)))
+        return _Response(200, b"lane %s %s %d" % (self.path, self.query, len(body)))
 
 
 async def _drain(_: float) -> None:
