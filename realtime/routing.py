@@ -10,10 +10,17 @@ from realtime.conf.loader import get_options
 from realtime.consumers.websocket import WebSocketConsumer
 
 
-def websocket_urlpatterns() -> list[Any]:
-    """Return the routes of the transports that are on."""
+def websocket_applications() -> dict[str, Any]:
+    """Return the ASGI applications of the transports that are on, by path."""
     options = get_options()
     if options.websocket.disabled:
-        return []
-    route = options.websocket.handler_prefix.strip("/")
-    return [path(route, cast("Any", WebSocketConsumer.as_asgi()))]
+        return {}
+    return {options.websocket.handler_prefix: WebSocketConsumer.as_asgi()}
+
+
+def websocket_urlpatterns() -> list[Any]:
+    """Return their routes, for a ``URLRouter``."""
+    return [
+        path(prefix.strip("/"), cast("Any", application))
+        for prefix, application in websocket_applications().items()
+    ]

@@ -14,6 +14,8 @@ outside of: SDKs fetch another.
 from __future__ import annotations
 
 import binascii
+import functools
+import hmac
 import math
 import re
 from collections.abc import Mapping
@@ -26,7 +28,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
-from jwt.algorithms import Algorithm, get_default_algorithms
+from jwt.algorithms import Algorithm, HMACAlgorithm, get_default_algorithms
 from jwt.exceptions import InvalidKeyError
 from msgspec import Raw
 
@@ -179,7 +181,7 @@ class _SubscriptionClaims(_Claims):
 
 ClaimsT = TypeVar("ClaimsT", bound=_Claims)
 
-_decode_header = msgspec.json.Decoder(_Header).decode
+_header_decoder = msgspec.json.Decoder(_Header)
 _connection_claims = msgspec.json.Decoder(_ConnectionClaims)
 _subscription_claims = msgspec.json.Decoder(_SubscriptionClaims)
 _decode_raw_claims = msgspec.json.Decoder(dict[str, Raw]).decode
@@ -298,7 +300,7 @@ class TokenVerifier:
             raise TokenInvalid("token format is not valid")
         try:
             header_part, claims_part, signature_part = token.encode("ascii").split(b".")
-            header = _decode_header(_from_base64url(header_part))
+            header = _decode_header(header_part)
             text = _from_base64url(claims_part)
             signature = _from_base64url(signature_part)
             claims = decoder.decode(text)
@@ -352,6 +354,12 @@ class TokenVerifier:
 
 
 # --- claims -------------------------------------------------------------------------------------------
+
+
+@functools.lru_cache(maxsize=64)
+def _decode_header(part: bytes) -> _Header:
+    """Read a header; those of one issuer are all alike."""
+    return _header_decoder.decode(_from_base64url(part))
 
 
 def _from_base64url(part: bytes) -> bytes:
@@ -419,7 +427,30 @@ def _override(claim: _OverrideClaim | None) -> Override | None:
 
 # --- keys ---------------------------------------------------------------------------------------------
 
-_ALGORITHMS = get_default_algorithms()
+
+class _KeyedHMAC(HMACAlgorithm):
+    """PyJWT's, but that the key is set up once and not for each token, a third of the digest's time."""
+
+    def __init__(self, hash_alg: Any) -> None:
+        super().__init__(hash_alg)
+        self._keyed: dict[bytes, hmac.HMAC] = {}
+
+    def prepare_key(self, key: str | bytes) -> bytes:
+        prepared = super().prepare_key(key)
+        self._keyed[prepared] = hmac.new(prepared, digestmod=self.hash_alg)
+        return prepared
+
+    def sign(self, msg: bytes, key: bytes) -> bytes:
+        signing = self._keyed[key].copy()
+        signing.update(msg)
+        return signing.digest()
+
+
+_ALGORITHMS = get_default_algorithms() | {
+    name: _KeyedHMAC(algorithm.hash_alg)
+    for name, algorithm in get_default_algorithms().items()
+    if isinstance(algorithm, HMACAlgorithm)
+}
 _CURVES = {"secp256r1": "ES256", "secp384r1": "ES384", "secp521r1": "ES512"}
 
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Collection, MutableMapping
+from collections.abc import Awaitable, Callable, Collection, Mapping, MutableMapping
+from types import MappingProxyType
 from typing import Any
 
 
@@ -32,6 +33,8 @@ class NodeApplication:
         stop: Stops it; called only if it was started.
         websocket_paths: Where WebSockets live. An HTTP request to one is no upgrade, and answered with 400 or 405.
         direct_lane: For the server's HTTP protocol, which answers API requests before ASGI.
+        direct_websockets: For ``manage.py serve``, by path: applications that it runs without a task and without
+            ``inner``'s routing. They must not need a task of their own before their first wait (no ``asyncio.timeout``).
 
     """
 
@@ -43,8 +46,10 @@ class NodeApplication:
         stop: Callable[[], Awaitable[object]],
         websocket_paths: Collection[str] = (),
         direct_lane: Any = None,
+        direct_websockets: Mapping[str, Application] = MappingProxyType({}),
     ) -> None:
         self.direct_lane = direct_lane
+        self.direct_websockets = direct_websockets
         self._inner = inner
         self._start = start
         self._stop = stop

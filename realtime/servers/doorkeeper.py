@@ -132,7 +132,7 @@ class Doorkeeper(asyncio.Protocol):
             self._config,
             self._state,
             self._app_state,
-            self.settings.frames,
+            self.settings,
             url=head.url,
             http_version=version,
             headers=head.headers,

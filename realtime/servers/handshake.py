@@ -13,6 +13,7 @@ Headers = Sequence[tuple[bytes, bytes]]
 
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _VERSION = b"13"
+_JUDGED = frozenset({b"connection", b"upgrade", b"sec-websocket-version", b"sec-websocket-key"})
 
 
 class HandshakeError(Exception):
@@ -56,27 +57,37 @@ def check_upgrade(method: bytes, http_version: str, headers: Headers) -> bytes:
         raise HandshakeError(
             HTTPStatus.METHOD_NOT_ALLOWED, "websocket needs GET", ((b"allow", b"GET"),)
         )
-    tokens = b",".join(header_values(headers, b"connection")).lower().split(b",")
-    upgrades = b",".join(header_values(headers, b"upgrade")).lower().split(b",")
-    if b"upgrade" not in map(bytes.strip, tokens) or b"websocket" not in map(bytes.strip, upgrades):
+    found: dict[bytes, bytes] = {}
+    for name, value in headers:
+        if name in _JUDGED:
+            # A repeated key or version is none: a comma is in neither.
+            found[name] = b"%b,%b" % (found[name], value) if name in found else value
+    if not _has_token(found.get(b"connection", b""), b"upgrade") or not _has_token(
+        found.get(b"upgrade", b""), b"websocket"
+    ):
         raise HandshakeError(HTTPStatus.BAD_REQUEST, "not a websocket upgrade")
     if http_version in ("0.9", "1.0"):
         raise HandshakeError(HTTPStatus.BAD_REQUEST, "websocket needs HTTP/1.1")
-    if header_values(headers, b"sec-websocket-version") != [_VERSION]:
+    if found.get(b"sec-websocket-version") != _VERSION:
         raise HandshakeError(
             HTTPStatus.BAD_REQUEST,
             "unsupported websocket version",
             ((b"sec-websocket-version", _VERSION),),
         )
-    keys = header_values(headers, b"sec-websocket-key")
-    if len(keys) != 1 or not _is_key(keys[0]):
+    key = found.get(b"sec-websocket-key", b"")
+    if not _is_key(key):
         raise HandshakeError(HTTPStatus.BAD_REQUEST, "bad websocket key")
-    return base64.b64encode(hashlib.sha1(keys[0] + _GUID, usedforsecurity=False).digest())
+    return base64.b64encode(hashlib.sha1(key + _GUID, usedforsecurity=False).digest())
+
+
+def _has_token(value: bytes, token: bytes) -> bool:
+    lowered = value.lower()
+    return lowered == token or token in map(bytes.strip, lowered.split(b","))
 
 
 def _is_key(key: bytes) -> bool:
     try:
-        return len(base64.b64decode(key, validate=True)) == 16
+        return len(binascii.a2b_base64(key, strict_mode=True)) == 16
     except binascii.Error:
         return False
 

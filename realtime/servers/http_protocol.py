@@ -17,7 +17,7 @@ import functools
 import logging
 import math
 import urllib.parse
-from collections.abc import Coroutine, MutableMapping, Sequence
+from collections.abc import Coroutine, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -29,7 +29,7 @@ from uvicorn.server import ServerState
 
 from realtime.node.eager import run_eagerly
 from realtime.servers.extension import FramesSettings
-from realtime.servers.frames_protocol import FramesProtocol
+from realtime.servers.frames_protocol import Application, FramesProtocol
 from realtime.servers.handshake import (
     HandshakeError,
     check_upgrade,
@@ -109,6 +109,7 @@ class HTTPSettings:
         max_body_bytes: A lane request with a larger body gets 413. 0 sets no limit; by default there is one, since a body
             is in memory before its API key is known.
         websocket_prefixes: Raw path prefixes whose upgrades ``FramesProtocol`` takes.
+        direct_websockets: Applications that are run on the spot, by path; see ``NodeApplication``.
         frames: Limits of those connections.
         handshakes: Their turns; all connections of a server share them.
 
@@ -117,6 +118,7 @@ class HTTPSettings:
     lane: Lane | None = None
     max_body_bytes: int = 32 * 1024 * 1024
     websocket_prefixes: tuple[bytes, ...] = (b"/connection/",)
+    direct_websockets: Mapping[str, Application] = field(default_factory=dict)
     frames: FramesSettings = field(default_factory=FramesSettings)
     handshakes: Turns = field(default_factory=lambda: Turns(HANDSHAKES_PER_ROUND))
 
@@ -528,7 +530,7 @@ class TidewireHTTP(HttpToolsProtocol):
             self.config,
             self._state,
             self.app_state,
-            self.settings.frames,
+            self.settings,
             url=self.url,
             http_version=self.parser.get_http_version(),
             headers=self.headers,
@@ -613,7 +615,7 @@ def hand_over(
     config: Config,
     state: DrainableState,
     app_state: dict[str, Any],
-    frames: FramesSettings,
+    settings: HTTPSettings,
     *,
     url: bytes,
     http_version: str,
@@ -629,7 +631,7 @@ def hand_over(
         config: uvicorn's.
         state: Where live connections and tasks are kept.
         app_state: The lifespan's state; the scope gets a copy.
-        frames: Limits.
+        settings: Limits, and what is run on the spot.
         url: Raw, with the query.
         http_version: ``"1.1"``.
         headers: Names in lower case.
@@ -655,10 +657,14 @@ def hand_over(
         "state": app_state.copy(),
     }
     connections: set[Any] = state.connections
-    connection = FramesProtocol(frames, connections)
-    task = connection.start(transport, scope, accept, tail, config.loaded_app)
-    state.tasks.add(task)
-    task.add_done_callback(state.tasks.discard)
+    connection = FramesProtocol(settings.frames, connections)
+    direct = settings.direct_websockets.get(path)
+    task = connection.start(
+        transport, scope, accept, tail, direct or config.loaded_app, is_direct=direct is not None
+    )
+    if task is not None:
+        state.tasks.add(task)
+        task.add_done_callback(state.tasks.discard)
 
 
 def http_class(settings: HTTPSettings) -> type[TidewireHTTP]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.bench.conftest import Record
 from tests.live.conftest import copy_database
 from tests.live.harness import Server
 from tests.live.storm import allow_many_files
@@ -146,16 +146,16 @@ async def _price(server: Server) -> Price:
 
 
 async def test_compression_is_paid_for_by_publication_not_by_delivery(
-    server: Server, compressing: Server, record_folder: Path
+    serving: Server, compressing: Server, record: Record
 ) -> None:
     """A message is compressed once for all who take it compressed, and a socket holds no compressor."""
     allow_many_files()
 
-    plain = await _price(server)
+    plain = await _price(serving)
     compressed = await _price(compressing)
 
-    record = {"off": asdict(plain), "on": asdict(compressed)}
-    (record_folder / "compression.json").write_text(json.dumps(record) + "\n")
-    assert compressed.bytes_per_delivery < plain.bytes_per_delivery / 1.5, record
-    assert compressed.kb_per_socket < plain.kb_per_socket + 3, record
-    assert compressed.us_per_delivery < 1.5 * plain.us_per_delivery, record
+    figures = {"off": asdict(plain), "on": asdict(compressed)}
+    record("compression", figures)
+    assert compressed.bytes_per_delivery < plain.bytes_per_delivery / 1.5, figures
+    assert compressed.kb_per_socket < plain.kb_per_socket + 3, figures
+    assert compressed.us_per_delivery < 1.5 * plain.us_per_delivery, figures

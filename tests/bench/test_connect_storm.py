@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
-import platform
-from importlib.metadata import version
 from itertools import groupby
-from pathlib import Path
 from statistics import median
 from typing import Any
 
 import pytest
 
-from tests.bench.plot import Panel, Point, Series, render
+from realtime.bench import report
+from tests.bench.conftest import IMAGES
+from tests.bench.timeline import Panel, Point, Series, render
 from tests.live import storm
 from tests.live.harness import Server
 
@@ -24,7 +22,7 @@ CLIENTS = 5000
 SLICE = 0.05  # seconds that one point of a curve stands for
 
 
-async def test_five_thousand_come_back_at_once(server: Server, record_folder: Path) -> None:
+async def test_five_thousand_come_back_at_once(serving: Server) -> None:
     """
     Nobody is refused, everybody recovers, and a subscriber who stayed waits less than a second (p99).
 
@@ -32,13 +30,18 @@ async def test_five_thousand_come_back_at_once(server: Server, record_folder: Pa
     """
     storm.allow_many_files()
 
-    outcome = await storm.run(server, CLIENTS)
+    outcome = await storm.run(serving, CLIENTS)
 
     figures = storm.check(outcome)
     curve = _curve(outcome)
-    record = {"machine": _machine(), "figures": figures, "curve": curve}
-    (record_folder / "connect-storm.json").write_text(json.dumps(record) + "\n")
-    (record_folder / "connect-storm.svg").write_text(_draw(figures, curve))
+    record = {
+        "machine": report.machine(),
+        "versions": report.versions(),
+        "figures": figures,
+        "curve": curve,
+    }
+    (IMAGES / "connect-storm.json").write_text(json.dumps(record) + "\n")
+    (IMAGES / "connect-storm.svg").write_text(_draw(figures, curve))
 
 
 def _curve(outcome: storm.Storm) -> dict[str, list[Point]]:
@@ -60,14 +63,6 @@ def _curve(outcome: storm.Storm) -> dict[str, list[Point]]:
             (round(number * SLICE, 3), counts.get(number, 0) / SLICE)
             for number in range(round(first / SLICE), round(last / SLICE) + 1)
         ],
-    }
-
-
-def _machine() -> dict[str, Any]:
-    return {
-        "cpus": os.cpu_count(),
-        "python": platform.python_version(),
-        **{name: version(name) for name in ("uvicorn", "uvloop", "Django", "channels")},
     }
 
 

@@ -186,6 +186,7 @@ def _serve(options: ProcessOptions, arguments: dict[str, Any]) -> int:
         http=HTTPSettings(
             lane=getattr(application, "direct_lane", None),
             websocket_prefixes=prefixes,
+            direct_websockets=getattr(application, "direct_websockets", {}),
             frames=frames_settings(options),
         ),
         shutdown_seconds=options.shutdown.timeout,

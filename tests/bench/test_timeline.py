@@ -6,7 +6,7 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
-from tests.bench.plot import Panel, Series, render, ticks
+from tests.bench.timeline import Panel, Series, render, ticks
 
 
 SVG = "{http://www.w3.org/2000/svg}"
