@@ -8,10 +8,10 @@ PORT ?= 8000
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run lint format types unit test services parity autobahn bench
+.PHONY: help run lint format types unit test services parity autobahn bench guard guard-baseline
 
 help: ## Show this list
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
 
 # --- environment ---------------------------------------------------------------------------------
 
@@ -64,3 +64,9 @@ autobahn: $(VENV)/.dev ## The WebSocket conformance suite
 
 bench: $(VENV)/.dev ## Measurements
 	$(BIN)/pytest -m bench $(PYTEST_ARGS)
+
+guard: $(VENV)/.dev ## Compare the hot paths' CPU time with the baseline
+	$(BIN)/python -m tests.guard
+
+guard-baseline: $(VENV)/.dev ## Make the guard's baseline anew
+	$(BIN)/python -m tests.guard --write

@@ -484,8 +484,9 @@ class WebSocketOptions(Options, frozen=True, kw_only=True):
     The WebSocket transport.
 
     Attributes:
-        compression: Offer permessage-deflate; costs CPU and memory.
-        compression_min_size: Bytes below which messages stay as they are.
+        compression: Offer permessage-deflate. A message is compressed once for all who take it: some 10 us for 800
+            bytes, nothing per delivery, 0.9 KB per socket. Messages from clients are unpacked one by one.
+        compression_min_size: Bytes up to which messages stay as they are.
         write_timeout: How long a reader may stay paused before it is disconnected (3009).
         write_delay: Widens the window in which publications join one write (Tidewire's own).
         message_size_limit: Bytes of a client's message; over it the close code is 1009.

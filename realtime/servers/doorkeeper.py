@@ -36,7 +36,7 @@ class Doorkeeper(asyncio.Protocol):
     uvicorn makes these itself, so what is ours comes from the class: see ``doorkeeper_class``.
     """
 
-    __slots__ = ("_app_state", "_config", "_loop", "_state", "_transport")
+    __slots__ = ("_app_state", "_config", "_early", "_loop", "_state", "_transport")
 
     settings: HTTPSettings
     http: type[TidewireHTTP]
@@ -55,6 +55,7 @@ class Doorkeeper(asyncio.Protocol):
         self._app_state = app_state
         self._loop = _loop or asyncio.get_running_loop()
         self._transport: asyncio.Transport = None  # type: ignore[assignment]  # connection_made sets it
+        self._early: bytes | None = None  # what was read of an upgrade that waits for its turn
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Expect a request within some seconds."""
@@ -67,7 +68,24 @@ class Doorkeeper(asyncio.Protocol):
         self._step_aside()
 
     def data_received(self, data: bytes) -> None:
-        """Look who it is."""
+        """Look who it is, or, of an upgrade while many come, whose turn it is."""
+        if self._early is not None:
+            self._early += data
+        elif data.startswith(self.upgrade_starts) and not self.settings.handshakes.take():
+            self._early = data
+            self.waiting.discard(self)  # from here on it is we who let the peer wait
+            self._transport.pause_reading()
+            self.settings.handshakes.wait(self._take_turn)
+        else:
+            self._meet(data)
+
+    def _take_turn(self) -> None:
+        early, self._early = self._early, None
+        if early is not None and not self._transport.is_closing():
+            self._transport.resume_reading()
+            self._meet(early)
+
+    def _meet(self, data: bytes) -> None:
         self._step_aside()
         if self._is_upgraded(data):
             return

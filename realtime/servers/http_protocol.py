@@ -38,6 +38,7 @@ from realtime.servers.handshake import (
     status_line,
     subprotocols_of,
 )
+from realtime.servers.pacing import HANDSHAKES_PER_ROUND, Turns
 
 
 logger = logging.getLogger(__name__)
@@ -110,6 +111,7 @@ class HTTPSettings:
         websocket_prefixes: Raw path prefixes whose upgrades ``FramesProtocol`` takes.
         direct_websockets: Applications that are run on the spot, by path; see ``NodeApplication``.
         frames: Limits of those connections.
+        handshakes: Their turns; all connections of a server share them.
 
     """
 
@@ -118,6 +120,7 @@ class HTTPSettings:
     websocket_prefixes: tuple[bytes, ...] = (b"/connection/",)
     direct_websockets: Mapping[str, Application] = field(default_factory=dict)
     frames: FramesSettings = field(default_factory=FramesSettings)
+    handshakes: Turns = field(default_factory=lambda: Turns(HANDSHAKES_PER_ROUND))
 
 
 class DrainableState(ServerState):

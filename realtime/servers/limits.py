@@ -6,6 +6,10 @@ from realtime.conf.options import ProcessOptions
 from realtime.servers.extension import FramesSettings
 
 
+# What waits in the kernel while the loop is busy. A restart brings all clients back at once.
+BACKLOG = 4096
+
+
 def frames_settings(options: ProcessOptions) -> FramesSettings:
     """Return the limits of WebSocket connections."""
     websocket = options.websocket

@@ -14,6 +14,7 @@ import errno
 import gc
 import logging
 import os
+import resource
 import signal
 import socket
 import ssl
@@ -28,12 +29,11 @@ from uvicorn.server import HANDLED_SIGNALS
 
 from realtime.servers.doorkeeper import doorkeeper_class
 from realtime.servers.http_protocol import DrainableState, HTTPSettings
+from realtime.servers.limits import BACKLOG
 
 
 logger = logging.getLogger(__name__)
 
-# What waits in the kernel while the loop is busy. A restart brings all clients back at once.
-BACKLOG = 4096
 # Clients are sent away at this pace, so that they don't come back to the other nodes at once (operations, section 10).
 DRAIN_PER_SECOND = 1000
 MAX_DRAIN_SECONDS = 5.0
@@ -129,6 +129,21 @@ def address_of(listening: socket.socket) -> str:
     """Return where a socket listens, as ``127.0.0.1:8000`` or ``[::]:8000``."""
     host, port = listening.getsockname()[:2]
     return f"[{host}]:{port}" if listening.family == socket.AF_INET6 else f"{host}:{port}"
+
+
+def allow_open_files() -> int:
+    """
+    Raise this process's limit of open files to what it may have at most, and return it; each client is one.
+
+    The soft limit is 1,024 on most systems, for the sake of programs that use ``select``.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        except (OSError, ValueError):  # "unlimited" is more than some kernels take
+            return soft
+    return hard
 
 
 class TidewireServer(Server):
@@ -271,6 +286,7 @@ def run(server: TidewireServer, sockets: Sequence[socket.socket], pid_file: str 
         The process's exit status.
 
     """
+    allow_open_files()
     with _pid_in(pid_file):
         try:
             server.run(sockets=list(sockets))

@@ -8,7 +8,7 @@ the last one.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,9 @@ from realtime.conf import loader
 from realtime.conf.rendering import document
 from realtime.management.commands.bench import token_maker
 from tests.bench.plot import draw_record
+from tests.live.conftest import copy_database
+from tests.live.conftest import database as database
+from tests.live.harness import Server
 
 
 IMAGES = Path(__file__).resolve().parents[2] / "docs" / "images"
@@ -64,3 +67,12 @@ async def bench(tmp_path: Path) -> Bench:
     server = ScratchServer(tmp_path, document(loader.load({}, {}).options), "project.settings")
     await server.prepare()
     return Bench(server)
+
+
+@pytest.fixture
+def serving(database: Path, tmp_path: Path) -> Iterator[Server]:
+    """Give ``manage.py serve`` with the namespaces of the live tests."""
+    copy_database(database, tmp_path)
+    server = Server("serve", tmp_path).start()
+    yield server
+    assert server.stop() == 0, server.log

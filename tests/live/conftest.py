@@ -57,6 +57,16 @@ CONFIGURATION = {
                 "force_recovery": True,
                 "force_recovery_mode": "cache",
             },
+            {
+                "name": "load",
+                "allow_subscribe_for_client": True,
+                "allow_subscribe_for_anonymous": True,
+                "allow_publish_for_subscriber": True,
+                "allow_publish_for_anonymous": True,
+                "history_size": 100,
+                "history_ttl": "300s",
+                "force_recovery": True,
+            },
             {"name": "closed"},
             {"name": "personal", "presence": True},
             {"name": "users", "allow_user_limited_channels": True},
@@ -84,11 +94,15 @@ def shape(request: pytest.FixtureRequest) -> str:
     return shape
 
 
-def _folder(tmp_path_factory: pytest.TempPathFactory, database: Path, name: str) -> Path:
-    folder = tmp_path_factory.mktemp(name)
-    # The write-ahead log goes with the file that it belongs to.
+def copy_database(database: Path, folder: Path) -> None:
+    """Copy a database; the write-ahead log goes with the file that it belongs to."""
     for file in database.parent.glob("db.sqlite3*"):
         shutil.copy(file, folder)
+
+
+def _folder(tmp_path_factory: pytest.TempPathFactory, database: Path, name: str) -> Path:
+    folder = tmp_path_factory.mktemp(name)
+    copy_database(database, folder)
     return folder
 
 

@@ -60,3 +60,11 @@ async def test_compressed_and_plain_subscribers_get_the_same(make_server: MakeSe
         assert [extension.name for extension in compressed.protocol.extensions] == [
             "permessage-deflate"
         ]
+
+
+async def test_compression_is_off_unless_it_is_asked_for(server: Server) -> None:
+    """A client that offers it gets plain messages."""
+    socket, _ = await _connected(server.websocket_url, compression="deflate")
+
+    assert socket.protocol.extensions == []
+    await socket.close()

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 
 import pytest
 
+from tests.live.crowd import CrowdProcess
 from tests.live.harness import Server, manage, raw
 
 
@@ -32,6 +33,32 @@ async def test_sigterm_with_a_hundred_sockets_open(make_server: MakeServer) -> N
 
         closes = await asyncio.gather(*(socket.closed(30) for socket in sockets))
     assert set(closes) == {(3001, "shutdown")}
+    assert await asyncio.to_thread(server.wait) == 0
+
+
+async def test_sigterm_spreads_the_disconnects(make_server: MakeServer) -> None:
+    """
+    Five hundred clients are sent away over half a second, never many at once, so that they come back one after the other.
+
+    Each is told 3001.
+    """
+    clients = 500
+    server = await asyncio.to_thread(make_server, {})
+    crowd = await CrowdProcess.start(server.websocket_url, clients, 10, "load:drain-")
+    joined = await crowd.do("connect")
+    assert not joined["refused"]
+
+    closes = asyncio.create_task(crowd.do("closes"))
+    await asyncio.to_thread(server.terminate)
+    outcome = await closes
+    await crowd.end()
+
+    assert outcome["codes"] == {"3001": clients}
+    times = outcome["seconds"]
+    assert 0.3 < times[-1] - times[0] < 5
+    # A tenth of a second is a fifth of the whole; on a busy machine rounds may fall together.
+    most = max(sum(start <= one < start + 0.1 for one in times) for start in times[::10])
+    assert most <= clients / 2, most
     assert await asyncio.to_thread(server.wait) == 0
 
 

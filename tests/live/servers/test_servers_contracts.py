@@ -17,6 +17,7 @@ import pytest
 import uvicorn
 from autobahn.websocket.protocol import WebSocketProtocol as AutobahnProtocol
 from daphne.cli import CommandLineInterface
+from daphne.http_protocol import HTTPFactory
 from daphne.management.commands.runserver import Command as RunserverCommand
 from daphne.server import Server as DaphneServer
 from daphne.ws_protocol import WebSocketProtocol as DaphneProtocol
@@ -136,6 +137,8 @@ def test_daphne_looks_its_classes_up_where_ours_are_put() -> None:
     assert "self.server_cls(" in inspect.getsource(RunserverCommand.inner_run)
     assert "WebSocketFactory(self" in inspect.getsource(DaphneServer.run)
     assert hasattr(daphne.server, "WebSocketFactory")
+    assert "requestFactory = WebRequest" in inspect.getsource(HTTPFactory.buildProtocol)
+    assert "self.endpoints:" in inspect.getsource(DaphneServer.run)
 
 
 def test_daphne_still_has_what_ours_works_around() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import socket
 import ssl
+import subprocess
+import sys
 
 import msgspec
 import pytest
@@ -139,3 +141,20 @@ def test_wrong_tls_options_are_the_operators_error() -> None:
     with pytest.raises(ConfigError) as raised:
         server_context(TLSOptions(enabled=True, cert_pem=certificate, key_pem="secret stuff"))
     assert "secret" not in str(raised.value)
+
+
+def test_a_server_may_have_as_many_sockets_as_the_machine_allows() -> None:
+    """The soft limit, 1,024 by habit, is raised to the hard one."""
+    script = (
+        "import resource\n"
+        "from realtime.servers.production import allow_open_files\n"
+        "hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))\n"
+        "print(allow_open_files() == hard == resource.getrlimit(resource.RLIMIT_NOFILE)[0])"
+    )
+
+    run = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=30
+    )
+
+    assert run.stdout == "True\n"
