@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -40,7 +39,7 @@ class Membership:
 
     """
 
-    def __init__(self, node: Node, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, node: Node, clock: Callable[[], float]) -> None:
         self._node = node
         self._clock = clock
         self._registry = Registry(clock())

@@ -92,6 +92,7 @@ class Node:
         name: Shown in ``info``.
         node_id: Unique; what the engine knows this node by. Made up where it is empty.
         clock: Unix time in seconds.
+        monotonic: Seconds that never jump; the life and death of nodes is measured by them.
 
     """
 
@@ -110,6 +111,7 @@ class Node:
         name: str = "",
         node_id: str = "",
         clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.id = node_id or str(uuid.uuid4())
         self.name = name or options.node.name or self.id
@@ -141,7 +143,7 @@ class Node:
         self._locks = ChannelLocks()
         self._checked: dict[str, float] = {}
         self._admitted = (0, 0)
-        self.members = Membership(self)
+        self.members = Membership(self, monotonic)
         self.surveys = Surveys(self, {"channels": self._answer_channels})
         self._figures = Figures(
             options.node.info_metrics_aggregate_interval,
