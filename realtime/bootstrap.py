@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
+import uuid
 from typing import Any
 
 from asgiref.sync import sync_to_async
 
 from realtime.auth.tokens import TokenVerifier
 from realtime.conf.loader import get_options, log_notices
+from realtime.conf.options import ProcessOptions
 from realtime.conf.snapshot import (
     Configuration,
     configuration_changed,
@@ -85,11 +88,17 @@ async def stop_node(*, drain: bool = True) -> None:
         await node.stop()
 
 
+def node_name(options: ProcessOptions) -> str:
+    """Return what a node is called: ``node.name``, or host and port as the reference has it."""
+    return options.node.name or f"{socket.gethostname()}_{options.http_server.port}"
+
+
 async def _build() -> Node:
     options = get_options()
     log_notices()
     configuration = await _load()
-    engine = MemoryEngine()
+    node_id = str(uuid.uuid4())
+    engine = MemoryEngine(node_id=node_id)
     connection_verifier = TokenVerifier(
         options.client.token, skip_signature=options.client.insecure_skip_token_signature_verify
     )
@@ -108,6 +117,8 @@ async def _build() -> Node:
         connection_verifier=connection_verifier,
         subscription_verifier=subscription_verifier,
         version=VERSION,
+        name=node_name(options),
+        node_id=node_id,
         reload=_load,
     )
 
