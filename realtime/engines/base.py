@@ -199,6 +199,19 @@ class PresenceManager(Protocol):
     async def presence_stats(self, channel: str) -> PresenceStats:
         """Count them."""
 
+    async def remove_node(self, node_id: str) -> Sequence[tuple[str, ClientInfo]]:
+        """
+        Forget the entries that a dead node added.
+
+        Returns:
+            Channel and info of each. Every survivor may ask: each entry is given to one of them, once. What
+            the node adds again afterwards (it was not dead) stays.
+
+        Raises:
+            EngineError: Some may still be there; who asked asks again.
+
+        """
+
 
 class ControlBus(Protocol):
     """Messages from node to node."""

@@ -285,6 +285,10 @@ class MemoryEngine:
         entries = self._presence.get(channel, _NOBODY)
         return PresenceStats(len(entries), len({info.user for info in entries.values()}))
 
+    async def remove_node(self, node_id: str) -> Sequence[tuple[str, ClientInfo]]:
+        """Nothing to do: the entries of the one node there is go with it."""
+        return ()
+
     # --- control --------------------------------------------------------------------------------
 
     async def publish_control(self, data: bytes, node_id: str = "") -> None:

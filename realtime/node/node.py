@@ -11,26 +11,34 @@ import logging
 import random
 import time
 import uuid
+from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+from msgspec import Raw
 
 from realtime.engines.base import HistoryFilter
+from realtime.namespaces.globs import compile_glob
 from realtime.node.control import (
+    Announcement,
+    Buried,
+    ControlBody,
     ControlCommand,
-    DisconnectUser,
     NodeInfo,
-    RefreshUser,
-    ReloadConfiguration,
-    SubscribeUser,
-    UnsubscribeUser,
+    Shutdown,
+    SurveyRequest,
+    SurveyResponse,
     decode_control,
     encode_control,
 )
 from realtime.node.eager import run_eagerly
+from realtime.node.figures import Figures
 from realtime.node.hub import Hub
 from realtime.node.locks import ChannelLocks
+from realtime.node.membership import Membership
+from realtime.node.orders import carry_out
+from realtime.node.surveys import Surveys
 from realtime.node.ticker import Wheel
 from realtime.protocol import errors
 from realtime.protocol.errors import (
@@ -41,7 +49,6 @@ from realtime.protocol.messages import (
     ClientInfo,
     Publication,
     StreamPosition,
-    payload,
 )
 from realtime.session.subscription import Subscription
 
@@ -82,7 +89,10 @@ class Node:
         subscription_verifier: For subscription tokens.
         version: The product's version, which clients are told.
         reload: Loads the configuration anew; awaited on ``ReloadConfiguration``.
+        name: Shown in ``info``.
+        node_id: Unique; what the engine knows this node by. Made up where it is empty.
         clock: Unix time in seconds.
+        monotonic: Seconds that never jump; the life and death of nodes is measured by them.
 
     """
 
@@ -99,9 +109,11 @@ class Node:
         version: str,
         reload: Callable[[], Awaitable[Configuration]] | None = None,
         name: str = "",
+        node_id: str = "",
         clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.id = str(uuid.uuid4())
+        self.id = node_id or str(uuid.uuid4())
         self.name = name or options.node.name or self.id
         self.version = version
         self.options = options
@@ -131,6 +143,14 @@ class Node:
         self._locks = ChannelLocks()
         self._checked: dict[str, float] = {}
         self._admitted = (0, 0)
+        self.members = Membership(self, monotonic)
+        self.surveys = Surveys(self, {"channels": self._answer_channels})
+        self._figures = Figures(
+            options.node.info_metrics_aggregate_interval,
+            self._gauges,
+            self._counters,
+            self.started_at,
+        )
         self._ticker: asyncio.TimerHandle | None = None
         self._housekeeping: asyncio.Task[None] | None = None
 
@@ -140,6 +160,7 @@ class Node:
         """Connect the broker and begin to tick."""
         self.loop = asyncio.get_running_loop()
         await self.broker.start(self)
+        self.members.start()
         self.pings.start()
         self.ticks.start()
         self._ticker = self.loop.call_later(TICK, self._tick)
@@ -147,6 +168,7 @@ class Node:
     async def drain(self, seconds: float) -> None:
         """Send every client away with 3001, spread over ``seconds`` so that they do not come back at once."""
         self.is_draining = True
+        self.members.leave()
         connections = list(self.connections)
         rounds = max(1, min(len(connections), int(seconds * 20)))
         for number in range(rounds):
@@ -157,6 +179,7 @@ class Node:
 
     async def stop(self) -> None:
         """End what is left and let go of the backends; may be called twice."""
+        self.members.leave()
         for client in list(self.connections):
             client.disconnect(*errors.SHUTDOWN)
         self.hub.flush()
@@ -172,16 +195,17 @@ class Node:
                 task.cancel()
         await self.broker.close()
 
-    def spawn(self, coroutine: Coroutine[Any, Any, object]) -> None:
-        """Run something that nobody waits for; this node owns it."""
+    def spawn(self, coroutine: Coroutine[Any, Any, object]) -> asyncio.Task[object] | None:
+        """Run something that nobody has to wait for; this node owns it. Returns the task if it is not done at once."""
         try:
             _, task = run_eagerly(coroutine)
         except Exception:
             logger.exception("background work failed")
-            return
+            return None
         if task is not None:
             self._tasks.add(task)
             task.add_done_callback(self._done)
+        return task
 
     def _done(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
@@ -281,18 +305,50 @@ class Node:
         await self.broker.remove_history(channel.name)
 
     async def control(self, command: ControlCommand) -> None:
-        """Have every node, this one included, carry out a command; raises ``EngineError``."""
-        await self._control_bus.publish_control(encode_control(command))
+        """
+        Have every node carry out a command, and return when this one has.
 
-    async def survey_channels(self) -> dict[str, int]:
-        """Return the subscribers by channel, of all nodes."""
-        return self.hub.channels()
+        Raises:
+            EngineError: It can't be known to have left for the others. Then nothing is done here either.
+
+        """
+        await self.tell(command)
+        await carry_out(self, command)
+
+    async def tell(self, body: ControlBody, node_id: str = "") -> None:
+        """Say something to one node, or to all; raises ``EngineError``."""
+        await self._control_bus.publish_control(encode_control(self.id, body), node_id)
+
+    async def survey_channels(self, pattern: str = "") -> dict[str, int]:
+        """
+        Return the subscribers by channel, of all nodes.
+
+        Args:
+            pattern: A glob that the channels match; empty for all of them.
+
+        Raises:
+            GlobError: The pattern is malformed.
+            EngineError: A node failed, or gave no answer in time.
+
+        """
+        counts: Counter[str] = Counter()
+        for answer in await self.surveys.ask("channels", pattern):
+            counts.update(msgspec.json.decode(answer, type=dict[str, int]))
+        return counts
+
+    def _answer_channels(self, question: Raw) -> dict[str, int]:
+        pattern = msgspec.json.decode(question, type=str)
+        channels = self.hub.channels()
+        if not pattern:
+            return channels
+        is_match = compile_glob(pattern)
+        return {name: count for name, count in channels.items() if is_match(name)}
 
     async def survey_nodes(self) -> list[NodeInfo]:
-        """Return what all nodes say of themselves."""
-        return [self.info()]
+        """Return what all nodes say of themselves, this one first; nobody is asked for it."""
+        return [self.info(), *self.members.others()]
 
-    def info(self) -> NodeInfo:
+    def info(self, *, has_metrics: bool = True) -> NodeInfo:
         """Describe this node."""
         hub = self.hub
         return NodeInfo(
@@ -304,15 +360,23 @@ class Node:
             num_channels=hub.num_channels,
             num_subs=hub.num_subs,
             uptime=int(self.clock() - self.started_at),
-            metrics={
-                "centrifugo.node.num_clients": float(hub.num_clients),
-                "centrifugo.node.num_users": float(hub.num_users),
-                "centrifugo.node.num_channels": float(hub.num_channels),
-                "centrifugo.node.num_subscriptions": float(hub.num_subs),
-                "centrifugo.node.messages_sent_count.type.publication": float(self.publications),
-                "centrifugo.broadcast.publications_delivered": float(hub.deliveries),
-            },
+            metrics=self._figures.current if has_metrics else {},
         )
+
+    def _gauges(self) -> dict[str, float]:
+        hub = self.hub
+        return {
+            "centrifugo.node.num_clients": float(hub.num_clients),
+            "centrifugo.node.num_users": float(hub.num_users),
+            "centrifugo.node.num_channels": float(hub.num_channels),
+            "centrifugo.node.num_subscriptions": float(hub.num_subs),
+        }
+
+    def _counters(self) -> dict[str, float]:
+        return {
+            "centrifugo.node.messages_sent_count.type.publication": float(self.publications),
+            "centrifugo.broadcast.publications_delivered": float(self.hub.deliveries),
+        }
 
     # --- what the broker tells (BrokerEvents) ----------------------------------------------------
 
@@ -342,42 +406,37 @@ class Node:
 
     def on_lost(self, channels: Sequence[str] | None) -> None:
         """Check positions at once."""
+        if channels is None:
+            self.members.on_lost()
         self.spawn(self._check_positions(channels))
 
     def on_control(self, data: bytes) -> None:
-        """Carry out what a node asked of all."""
+        """Take what a node says to this one, or to all."""
         try:
-            command = decode_control(data)
+            envelope = decode_control(data)
         except msgspec.MsgspecError:
             logger.warning("a control message was not understood", exc_info=True)
             return
-        match command:
-            case SubscribeUser():
-                for client in self.hub.clients_of(command.user, command.client, command.session):
-                    self.spawn(client.subscribe_from_server(command))
-            case UnsubscribeUser():
-                for client in self.hub.clients_of(command.user, command.client, command.session):
-                    subscription = client.session.subscriptions.get(command.channel)
-                    if subscription is not None:
-                        client.unsubscribe(subscription, command.code, command.reason)
-            case DisconnectUser():
-                for client in self.hub.clients_of(command.user, command.client, command.session):
-                    if client.session.client_id not in command.whitelist:
-                        client.disconnect(command.code, command.reason)
-            case RefreshUser():
-                self._refresh_clients(command)
-            case ReloadConfiguration():
-                if command.revision != self.configuration.revision:
-                    self.spawn(self.reload())
-
-    def _refresh_clients(self, command: RefreshUser) -> None:
-        for client in self.hub.clients_of(command.user, command.client, command.session):
-            if command.expired or 0 < command.expire_at <= self.clock():
-                client.disconnect(*errors.CONNECTION_EXPIRED)
-                continue
-            if command.info:
-                client.session.info = payload(command.info)
-            client.refreshed_by_server(command.expire_at)
+        sender, body = envelope.sender, envelope.body
+        if sender == self.id:
+            # A command was carried out when it was sent.
+            if isinstance(body, Announcement | Shutdown):
+                self.members.on_own_message()
+            return
+        match body:
+            case Announcement():
+                self.members.on_announcement(body.node)
+            case Shutdown():
+                self.members.on_shutdown(sender)
+            case Buried():
+                self.members.on_buried()
+            case SurveyRequest():
+                if not self.is_draining:
+                    self.spawn(self.surveys.answer(sender, body))
+            case SurveyResponse():
+                self.surveys.on_response(sender, body)
+            case _:
+                self.spawn(carry_out(self, body))
 
     # --- time ------------------------------------------------------------------------------------
 
@@ -416,6 +475,9 @@ class Node:
         assert self.loop is not None
         self._ticker = self.loop.call_later(TICK, self._tick)
         self.broker.sweep(self.clock())
+        if self._figures.renew(self.clock()):
+            self.members.tell_metrics()
+        self.members.tick()
         if self._housekeeping is None:
             try:
                 _, task = run_eagerly(self._keep_house())
