@@ -111,7 +111,7 @@ class RedisBroker:
     async def close(self) -> None:
         """Disconnect; may be called twice."""
         self._layer.ears = NodeEars()
-        await self._layer.flush()
+        await self._layer.close()
 
     def sweep(self, now: float) -> None:
         """Nothing: Redis forgets by itself."""
@@ -196,17 +196,16 @@ class RedisBroker:
             keys.group_channel,
         )
         key = options.idempotency_key
+        names: tuple[bytes, ...] = (keys.result_of(key),) if key else ()
+        result_ttl = _ms(options.idempotency_ttl)
         if self._use_lists:
-            names = (keys.list, keys.list_meta)
-            script, more = scripts.PUBLISH_LIST, ()
+            names = (keys.list, keys.list_meta, *names)
+            reply = await shard.run(scripts.PUBLISH_LIST, names, (*arguments, result_ttl))
         else:
-            names = (keys.stream, keys.stream_meta)
-            script, more = scripts.PUBLISH_STREAM, (options.version, options.version_epoch)
-        if key:
-            names = (*names, keys.result_of(key))
-        return _outcome(
-            await shard.run(script, names, (*arguments, *more, _ms(options.idempotency_ttl)))
-        )
+            names = (keys.stream, keys.stream_meta, *names)
+            version = (options.version, options.version_epoch, result_ttl)
+            reply = await shard.run(scripts.PUBLISH_STREAM, names, (*arguments, *version))
+        return _outcome(reply)
 
     async def history(self, channel: str, what: HistoryFilter, meta_ttl: float) -> History:
         """
@@ -263,8 +262,6 @@ class _Ears(NodeEars):
     def __init__(self, events: BrokerEvents) -> None:
         self._events = events
         self._on_publication = events.on_publication
-        self.on_control = events.on_control
-        self.on_restored = events.on_lost
 
     def on_group_message(self, channel: str, data: bytes) -> None:
         """Take a group's message apart."""
@@ -280,6 +277,14 @@ class _Ears(NodeEars):
             self._events.on_join(channel, client_info(message.info))
         else:
             self._events.on_leave(channel, client_info(message.info))
+
+    def on_control(self, data: bytes) -> None:
+        """Pass it on."""
+        self._events.on_control(data)
+
+    def on_restored(self, channels: Sequence[str] | None) -> None:
+        """Have the node check its positions."""
+        self._events.on_lost(channels)
 
     def _hear_publication(self, channel: str, message: PublicationMessage) -> None:
         offset, epoch = message.offset, message.epoch

@@ -32,7 +32,7 @@ MakeShards = Callable[[ShardListener], Sequence[Shard]]
 
 
 class NodeEars:
-    """What the node wants to hear; a broker puts its own methods in place."""
+    """What the node wants to hear; this is one who wants to hear nothing."""
 
     def on_group_message(self, channel: str, data: bytes) -> None:
         """Take what was said in the group of ``channel``."""
@@ -85,7 +85,7 @@ class RealtimeLoopLayer(RedisPubSubLoopLayer):
         self.shards = make_shards(self)
         self.ears = NodeEars()
         self.node_channel = f"{prefix}.node.{uuid.uuid4().hex}"
-        self._shards = [_ShardConnection(shard) for shard in self.shards]
+        self._shards: list[Any] = [_ShardConnection(shard) for shard in self.shards]
         self._capacity = capacity
         # Redis channel of a group -> channel, of the groups that the node is in.
         self._joined: dict[bytes, str] = {}
@@ -122,6 +122,11 @@ class RealtimeLoopLayer(RedisPubSubLoopLayer):
     def _forget(self, keys: ChannelKeys) -> None:
         self._joined.pop(keys.group_channel, None)
         self._places.pop(keys.group_channel.decode(), None)
+
+    async def close(self) -> None:
+        """Disconnect; may be called twice."""
+        for shard in self.shards:
+            await shard.close()
 
     # --- what channels-redis does otherwise -----------------------------------------------------------
 

@@ -1,12 +1,8 @@
 """
 Two kinds of connection to one Redis, each reconnecting by itself for ever.
 
-``CommandConnection`` is multiplexed: commands of one tick leave in one write and replies come back in order.
-``SubscriptionConnection`` hands messages over in ``data_received``, without a queue or a task between. Both read with
-hiredis, know nothing of keys, and end a connection on which an answer is overdue: on a connection that answers in
-order everything behind that answer is overdue, too.
-
-Nothing waits for a Redis that is away: what needs a connection raises ``EngineError`` at once.
+``CommandConnection`` is multiplexed; ``SubscriptionConnection`` hands messages over as they are read. Both know nothing of
+keys. Nothing waits for a Redis that is away: what needs a connection raises ``EngineError`` at once.
 """
 
 from __future__ import annotations
@@ -15,51 +11,44 @@ import asyncio
 import contextlib
 import logging
 import random
-import socket
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import Any, Protocol, cast
-
-from hiredis import Reader, ReplyError, pack_command
+from typing import Any, Protocol
 
 from realtime.engines.redis.addresses import Endpoint
+from realtime.engines.redis.link import (
+    GONE,
+    MAX_PENDING,
+    Link,
+    RedisError,
+    SubscriptionLink,
+    UnsupportedServerError,
+    check_version,
+    gone,
+    greet,
+    pack,
+)
 from realtime.protocol.errors import ConfigError, EngineError
 
+
+__all__ = [
+    "CommandConnection",
+    "FixedResolver",
+    "RedisError",
+    "Resolver",
+    "SubscriptionConnection",
+    "UnsupportedServerError",
+]
 
 logger = logging.getLogger(__name__)
 
 FIRST_RETRY = 0.25  # seconds, the reference's
 LAST_RETRY = 2.0  # what a node may add to an outage
-MAX_PENDING = (
-    1 << 15
-)  # commands; beyond it Redis is seconds behind, and the caller should hear of it
-MAX_UNSENT = 16 << 20  # bytes
 RESUBSCRIBE_BATCH = 512  # names per command, the reference's
 RESUBSCRIBE_RATE = 20_000  # names a second that a Redis must manage; it does ten times as many
 PROBE_AFTER = 5.0  # seconds of silence on a subscription before it is asked for a sign of life
-MINIMUM_VERSION = (6, 2)
 
-_NOTHING: Any = object()
-_GONE = "the connection to Redis is gone"
 _AWAY = "no connection to Redis"
-
-
-class RedisError(EngineError):
-    """
-    Redis refused a command.
-
-    Attributes:
-        code: Its first word, such as ``NOSCRIPT`` or ``MOVED``.
-
-    """
-
-    def __init__(self, text: str) -> None:
-        super().__init__(text)
-        self.code = text.partition(" ")[0]
-
-
-class UnsupportedServerError(ConfigError):
-    """The server lacks what the engine needs."""
 
 
 class Resolver(Protocol):
@@ -80,242 +69,7 @@ class FixedResolver:
         return self._endpoint
 
 
-# --- one socket -------------------------------------------------------------------------------------
-
-
-class _Link(asyncio.Protocol):
-    """
-    One socket, from connect to loss; commands in, replies out in order.
-
-    Attributes:
-        lost: Done when the socket is gone.
-
-    """
-
-    def __init__(self, owner: _Connection) -> None:
-        self._owner = owner
-        self._loop = asyncio.get_running_loop()
-        self._reader = Reader(notEnoughData=_NOTHING)
-        self._pending: deque[asyncio.Future[Any]] = deque()
-        self._out: list[bytes] = []
-        self._is_full = False
-        self._sent = 0
-        self._received = 0
-        # (commands sent by then, loop time): the oldest mark says how long an answer is overdue.
-        self._marks: deque[tuple[int, float]] = deque()
-        self._transport: asyncio.Transport | None = None
-        self.lost: asyncio.Future[None] = self._loop.create_future()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)
-        self._transport.set_write_buffer_limits(high=MAX_UNSENT)
-        _keep_alive(transport.get_extra_info("socket"))
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._transport = None
-        if not self.lost.done():
-            self.lost.set_result(None)
-        pending, self._pending = self._pending, deque()
-        for future in pending:
-            if not future.done():
-                future.set_exception(_gone(exc))
-        self._owner.on_link_lost(self, exc)
-
-    def pause_writing(self) -> None:
-        self._is_full = True
-
-    def resume_writing(self) -> None:
-        self._is_full = False
-
-    def data_received(self, data: bytes) -> None:
-        reader, pending = self._reader, self._pending
-        reader.feed(data)
-        gets, take = reader.gets, pending.popleft
-        count = 0
-        while (reply := gets()) is not _NOTHING:
-            count += 1
-            future = take()
-            if future.done():
-                continue  # whoever waited was cancelled
-            if isinstance(reply, ReplyError):
-                future.set_exception(RedisError(str(reply)))
-            else:
-                future.set_result(reply)
-        self._received += count
-
-    def call(self, packed: bytes) -> asyncio.Future[Any]:
-        """Send a command with the others of this tick; raises ``EngineError`` when too much is waiting."""
-        pending = self._pending
-        if self._is_full or len(pending) >= MAX_PENDING:
-            message = f"{len(pending)} commands are waiting for Redis already"
-            raise EngineError(message)
-        future = self._loop.create_future()
-        pending.append(future)
-        self._send(packed)
-        self._sent += 1
-        return future
-
-    def _send(self, packed: bytes) -> None:
-        out = self._out
-        if not out:
-            self._loop.call_soon(self._flush)
-        out.append(packed)
-
-    def _flush(self) -> None:
-        out, self._out = self._out, []
-        if self._transport is not None:
-            self._transport.write(out[0] if len(out) == 1 else b"".join(out))
-
-    def is_overdue(self, now: float, limit: float) -> bool:
-        """Say whether an answer is overdue; called several times within ``limit`` seconds."""
-        marks = self._marks
-        while marks and marks[0][0] <= self._received:
-            marks.popleft()
-        if marks and now - marks[0][1] >= limit:
-            return True
-        if self._sent > self._received:
-            marks.append((self._sent, now))
-        return False
-
-    def abort(self) -> None:
-        if self._transport is not None:
-            self._transport.abort()
-
-
-def _gone(cause: Exception | None) -> EngineError:
-    error = EngineError(_GONE)
-    error.__cause__ = cause
-    return error
-
-
-def _keep_alive(sock: socket.socket | None) -> None:
-    """Have the kernel notice a peer that vanished; an answer that is overdue is noticed earlier."""
-    if sock is None or sock.family == socket.AF_UNIX:
-        return
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    for name, value in (("TCP_KEEPIDLE", 15), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3)):
-        if hasattr(socket, name):
-            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
-
-
-class _SubscriptionLink(_Link):
-    """A socket that carries PUB/SUB messages once it is greeted."""
-
-    _owner: SubscriptionConnection
-
-    def __init__(self, owner: SubscriptionConnection) -> None:
-        super().__init__(owner)
-        self.is_greeted = False
-        self.heard_at = self._loop.time()
-
-    def data_received(self, data: bytes) -> None:
-        if not self.is_greeted:
-            super().data_received(data)
-            return
-        self.heard_at = self._loop.time()
-        reader, owner = self._reader, self._owner
-        reader.feed(data)
-        gets, kind, tell = reader.gets, owner.message_kind, owner.on_message
-        while (reply := gets()) is not _NOTHING:
-            if isinstance(reply, list) and reply[0] == kind:
-                try:
-                    tell(reply[1], reply[2])
-                except Exception:
-                    # One message that can't be handled must not end what all channels come by.
-                    logger.exception("a message from Redis was not handled")
-            else:
-                self._on_other(reply)
-
-    def _on_other(self, reply: Any) -> None:
-        if isinstance(reply, ReplyError):
-            self._received += 1
-            self._owner.on_refused(RedisError(str(reply)))
-        elif isinstance(reply, list) and reply[0] in _CONFIRMATIONS:
-            self._received += self._owner.on_confirmed(reply[0], reply[1])
-        # What is left is the answer to a PING, whose form depends on the protocol.
-
-    def ask(self, packed: bytes) -> None:
-        """Send a command whose confirmation the owner waits for."""
-        self._send(packed)
-        self._sent += 1
-
-    def probe(self) -> None:
-        """Ask for a sign of life."""
-        self._send(_PING)
-
-
-_CONFIRMATIONS = frozenset((b"subscribe", b"ssubscribe", b"unsubscribe", b"sunsubscribe"))
-_PING = pack_command(("PING",))
-
-
-# --- connecting -------------------------------------------------------------------------------------
-
-
-async def _greet(link: _Link, endpoint: Endpoint, *, force_resp2: bool) -> dict[str, Any]:
-    """
-    Authenticate and choose protocol and database.
-
-    Returns:
-        What the server says of itself (``HELLO``), empty where it can't.
-
-    """
-    server: dict[str, Any] = {}
-    if not force_resp2:
-        command: list[str] = ["HELLO", "3"]
-        if endpoint.password:
-            command += ["AUTH", endpoint.username or "default", endpoint.password]
-        if endpoint.client_name:
-            command += ["SETNAME", endpoint.client_name]
-        try:
-            server = _texts(await link.call(pack_command(tuple(command))))
-        except RedisError as error:
-            # A server or a proxy of before RESP3; a refusal of the credentials is final.
-            if error.code not in ("ERR", "NOPROTO"):
-                raise
-    if not server:
-        server = await _greet_resp2(link, endpoint)
-    if endpoint.db:
-        await link.call(pack_command(("SELECT", endpoint.db)))
-    return server
-
-
-async def _greet_resp2(link: _Link, endpoint: Endpoint) -> dict[str, Any]:
-    if endpoint.password:
-        names = (endpoint.username,) if endpoint.username else ()
-        await link.call(pack_command(("AUTH", *names, endpoint.password)))
-    if endpoint.client_name:
-        await link.call(pack_command(("CLIENT", "SETNAME", endpoint.client_name)))
-    try:
-        text = await link.call(pack_command(("INFO", "server")))
-    except RedisError:
-        return {}  # some hosted offerings have no INFO: go on without knowing
-    lines = (line.partition(":") for line in text.decode(errors="replace").splitlines())
-    facts = {name: value for name, _, value in lines}
-    return {
-        "version": facts.get("redis_version", ""),
-        "mode": facts.get("redis_mode", ""),
-    }
-
-
-def _texts(reply: Any) -> dict[str, Any]:
-    """Read the reply to ``HELLO``, which is a map or, by some servers, a flat list."""
-    if isinstance(reply, list):
-        reply = dict(zip(reply[::2], reply[1::2], strict=False))
-    return {
-        key.decode(): value.decode(errors="replace") if isinstance(value, bytes) else value
-        for key, value in reply.items()
-    }
-
-
-def _check_version(server: dict[str, Any], endpoint: Endpoint) -> None:
-    numbers = str(server.get("version", "")).split(".")
-    if not all(number.isdigit() for number in numbers[:2]):
-        return
-    version = tuple(int(number) for number in numbers[:2])
-    if version < MINIMUM_VERSION:
-        message = f"Redis at {endpoint.label} is {server['version']}, expected 6.2 or newer"
-        raise UnsupportedServerError(message)
+# --- what both kinds have in common ---------------------------------------------------------------
 
 
 class _Connection:
@@ -334,7 +88,7 @@ class _Connection:
         self._io_timeout = io_timeout
         self._force_resp2 = force_resp2
         self._task: asyncio.Task[None] | None = None
-        self._socket: _Link | None = None
+        self._socket: Link | None = None
         self._label = ""
         self.server: dict[str, Any] = {}
         self.failure: Exception | None = None
@@ -374,7 +128,7 @@ class _Connection:
     async def _keep_connected(self, first: asyncio.Future[None]) -> None:
         delay = FIRST_RETRY
         while True:
-            link: _Link | None = None
+            link: Link | None = None
             try:
                 link = await self._connect()
                 self._report_success()
@@ -382,7 +136,7 @@ class _Connection:
                 if not first.done():
                     first.set_result(None)
                 await self._watch(link)
-                self._report_failure(EngineError(_GONE))
+                self._report_failure(EngineError(GONE))
             except (OSError, EngineError, ConfigError, TimeoutError) as error:
                 self._report_failure(error)
             finally:
@@ -393,22 +147,22 @@ class _Connection:
             await asyncio.sleep(delay * random.uniform(0.8, 1.2))  # noqa: S311 -- spreads nodes, no secret
             delay = min(delay * 2, LAST_RETRY)
 
-    async def _connect(self) -> _Link:
+    async def _connect(self) -> Link:
         endpoint = await self._resolver.resolve()
         async with asyncio.timeout(self._connect_timeout):
             link = await self._open(endpoint)
         self._socket = link
         try:
             async with asyncio.timeout(self._io_timeout):
-                self.server = await _greet(link, endpoint, force_resp2=self._force_resp2)
-                _check_version(self.server, endpoint)
+                self.server = await greet(link, endpoint, force_resp2=self._force_resp2)
+                check_version(self.server, endpoint)
             await self._use(link)
         except BaseException:
             link.abort()
             raise
         return link
 
-    async def _open(self, endpoint: Endpoint) -> _Link:
+    async def _open(self, endpoint: Endpoint) -> Link:
         loop = asyncio.get_running_loop()
         if endpoint.path:
             _, link = await loop.create_unix_connection(
@@ -427,18 +181,18 @@ class _Connection:
         self._label = endpoint.label
         return link
 
-    def _make_link(self) -> _Link:
-        return _Link(self)
+    def _make_link(self) -> Link:
+        return Link(self)
 
-    async def _use(self, link: _Link) -> None:
+    async def _use(self, link: Link) -> None:
         """Put a greeted link to its use."""
         raise NotImplementedError
 
-    def on_link_lost(self, link: _Link, cause: Exception | None) -> None:
+    def on_link_lost(self, link: Link, cause: Exception | None) -> None:
         """Stop using a link; called when its socket is gone."""
         raise NotImplementedError
 
-    async def _watch(self, link: _Link) -> None:
+    async def _watch(self, link: Link) -> None:
         """Return when the link is gone; end one that does not answer."""
         interval = min(self._io_timeout / 8, 0.5)
         loop = asyncio.get_running_loop()
@@ -448,7 +202,7 @@ class _Connection:
                 logger.warning("Redis does not answer", extra={"redis": self._label})
                 link.abort()
 
-    def _is_stuck(self, link: _Link, now: float) -> bool:
+    def _is_stuck(self, link: Link, now: float) -> bool:
         return link.is_overdue(now, self._io_timeout)
 
     def _report_failure(self, error: Exception) -> None:
@@ -497,7 +251,7 @@ class CommandConnection(_Connection):
             force_resp2=force_resp2,
         )
         self._on_connected = on_connected
-        self._link: _Link | None = None
+        self._link: Link | None = None
 
     @property
     def is_connected(self) -> bool:
@@ -519,16 +273,16 @@ class CommandConnection(_Connection):
         link = self._link
         if link is None:
             raise EngineError(_AWAY) from self.failure
-        return link.call(pack_command(args))
+        return link.call(pack(*args))
 
-    async def _use(self, link: _Link) -> None:
+    async def _use(self, link: Link) -> None:
         if link.lost.done():
-            raise EngineError(_GONE)
+            raise EngineError(GONE)
         self._link = link
         if self._on_connected is not None:
             self._on_connected()
 
-    def on_link_lost(self, link: _Link, cause: Exception | None) -> None:
+    def on_link_lost(self, link: Link, cause: Exception | None) -> None:
         """Refuse commands until there is another."""
         if link is self._link:
             self._link = None
@@ -601,7 +355,7 @@ class SubscriptionConnection(_Connection):
         self._wanted: dict[bytes, None] = {}
         self._joining: dict[bytes, asyncio.Future[None]] = {}
         self._batches: deque[_Batch] = deque()
-        self._link: _SubscriptionLink | None = None
+        self._link: SubscriptionLink | None = None
         self._was_lost = False
         self._is_probing = False
 
@@ -631,7 +385,10 @@ class SubscriptionConnection(_Connection):
 
     async def unsubscribe(self, name: bytes) -> None:
         """Return when Redis has confirmed; without a connection there is nothing to do."""
-        if self._wanted.pop(name, _NOTHING) is _NOTHING or self._link is None:
+        if name not in self._wanted:
+            return
+        del self._wanted[name]
+        if self._link is None:
             return
         await self._ask(self._unsubscribe_kind, (name,))
 
@@ -645,12 +402,12 @@ class SubscriptionConnection(_Connection):
         return self._ask_on(link, kind, names)
 
     def _ask_on(
-        self, link: _SubscriptionLink, kind: bytes, names: tuple[bytes, ...]
+        self, link: SubscriptionLink, kind: bytes, names: tuple[bytes, ...]
     ) -> asyncio.Future[None]:
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         future.add_done_callback(_retrieve)
         self._batches.append(_Batch(kind, names, future))
-        link.ask(pack_command((kind, *names)))
+        link.ask(pack(kind, *names))
         return future
 
     async def close(self) -> None:
@@ -689,13 +446,13 @@ class SubscriptionConnection(_Connection):
         if not batch.future.done():
             batch.future.set_exception(error)
 
-    def on_link_lost(self, link: _Link, cause: Exception | None) -> None:
+    def on_link_lost(self, link: Link, cause: Exception | None) -> None:
         """Fail what waits, and tell."""
         self._joining.clear()
         batches, self._batches = self._batches, deque()
         for batch in batches:
             if not batch.future.done():
-                batch.future.set_exception(_gone(cause))
+                batch.future.set_exception(gone(cause))
         if self._link is not None:
             self._link = None
             self._was_lost = True
@@ -703,11 +460,11 @@ class SubscriptionConnection(_Connection):
 
     # --- life of a connection -------------------------------------------------------------------------
 
-    def _make_link(self) -> _Link:
-        return _SubscriptionLink(self)
+    def _make_link(self) -> Link:
+        return SubscriptionLink(self)
 
-    async def _use(self, link: _Link) -> None:
-        assert isinstance(link, _SubscriptionLink)
+    async def _use(self, link: Link) -> None:
+        assert isinstance(link, SubscriptionLink)
         link.is_greeted = True
         self._is_probing = False
         names = tuple(self._wanted)
@@ -719,7 +476,7 @@ class SubscriptionConnection(_Connection):
             ]:
                 await future
         if link.lost.done():
-            raise EngineError(_GONE)
+            raise EngineError(GONE)
         self._link = link
         for name in names:
             # Left while it was being subscribed again.
@@ -729,8 +486,8 @@ class SubscriptionConnection(_Connection):
             self._was_lost = False
             self._on_restored()
 
-    def _is_stuck(self, link: _Link, now: float) -> bool:
-        assert isinstance(link, _SubscriptionLink)
+    def _is_stuck(self, link: Link, now: float) -> bool:
+        assert isinstance(link, SubscriptionLink)
         if link.is_overdue(now, self._io_timeout):
             return True
         silence = now - link.heard_at

@@ -78,7 +78,8 @@ _decoder = msgspec.msgpack.Decoder(GroupMessage)
 
 def decode_group_message(data: bytes) -> GroupMessage:
     """Read a message; raises ``msgspec.MsgspecError`` for one that is somebody else's."""
-    return _decoder.decode(data)
+    message: GroupMessage = _decoder.decode(data)
+    return message
 
 
 def encode_membership(message: JoinMessage | LeaveMessage) -> bytes:
