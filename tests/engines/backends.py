@@ -8,6 +8,8 @@ the marker of its service). Where engines may differ the suite asks a field belo
 from __future__ import annotations
 
 import asyncio
+import atexit
+import functools
 import itertools
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -17,9 +19,15 @@ from typing import Any
 
 import pytest
 
+from realtime.conf.durations import parse_duration
+from realtime.conf.options import RedisEngineOptions
 from realtime.engines.base import Broker, ControlBus, PresenceManager
 from realtime.engines.memory import EPOCH_LENGTH, MemoryEngine
+from realtime.engines.redis.engine import RedisEngine, make_layer
+from realtime.engines.redis.presence import RedisPresence
 from realtime.protocol.messages import ClientInfo, Publication, StreamPosition
+from tests import redis_servers
+from tests.redis_servers import RedisServer
 
 
 ARRIVAL_TIMEOUT = 5.0
@@ -160,5 +168,92 @@ async def memory_engine() -> AsyncIterator[EngineUnderTest]:
     await engine.close()
 
 
+# Lets time pass for every key of a prefix: what would have ended by then ends.
+_PASS_TIME = """
+for _, key in ipairs(redis.call('KEYS', ARGV[1])) do
+  local left = redis.call('PTTL', key)
+  if left >= 0 then
+    redis.call('PEXPIRE', key, left - ARGV[2])
+  end
+end
+"""
+_prefixes = itertools.count(1)
+
+
+@functools.cache
+def shared_redis() -> RedisServer:
+    """Start a Redis for this test process; tests on it have a prefix of their own each."""
+    context = redis_servers.single()
+    server = context.__enter__()
+    atexit.register(context.__exit__, None, None, None)
+    return server
+
+
+@dataclass
+class RedisUnderTest:
+    """An engine on a Redis, and what a test may want to turn."""
+
+    server: RedisServer
+    options: RedisEngineOptions
+    clock: FakeClock
+    node: RecordingNode
+    engine: RedisEngine
+    presence: RedisPresence
+
+    async def pass_time(self, seconds: float) -> None:
+        self.clock.advance(seconds)
+        self.server.call("EVAL", _PASS_TIME, 0, f"{self.options.prefix}.*", int(seconds * 1000))
+
+    async def lose_streams(self) -> None:
+        for key in self.server.call("KEYS", f"{self.options.prefix}.*"):
+            self.server.call("DEL", key)
+
+
+@asynccontextmanager
+async def redis_under_test(
+    server: RedisServer | None = None, *, node_id: str = "node-1", **options: Any
+) -> AsyncIterator[RedisUnderTest]:
+    """Start an engine on a Redis."""
+    server = server or shared_redis()
+    values = {"address": (server.address,), "prefix": f"test{next(_prefixes)}"} | options
+    redis_options = RedisEngineOptions(**values)
+    clock, node = FakeClock(), RecordingNode()
+    layer = make_layer(redis_options, parse_duration=parse_duration)
+    engine = RedisEngine(
+        layer,
+        prefix=redis_options.prefix,
+        node_id=node_id,
+        use_lists=redis_options.history_use_lists,
+        clock=clock,
+    )
+    presence = engine.presence(redis_options)
+    await engine.broker.start(node)
+    try:
+        yield RedisUnderTest(server, redis_options, clock, node, engine, presence)
+    finally:
+        await engine.broker.close()
+
+
+@asynccontextmanager
+async def redis_engine(**options: Any) -> AsyncIterator[EngineUnderTest]:
+    """Yield the Redis engine on a real Redis; its clock is moved by moving the ends of keys."""
+    async with redis_under_test(**options) as under_test:
+        yield EngineUnderTest(
+            broker=under_test.engine.broker,
+            presence=under_test.presence,
+            control=under_test.engine.control_bus,
+            node=under_test.node,
+            node_id="node-1",
+            pass_time=under_test.pass_time,
+            lose_streams=under_test.lose_streams,
+            expects_epoch=lambda epoch: len(epoch) == EPOCH_LENGTH and epoch.isalpha(),
+            reads_down_from_above=True,
+            presence_ttl=under_test.options.presence_ttl,
+        )
+
+
 EngineFactory = Callable[[], AbstractAsyncContextManager[EngineUnderTest]]
-ENGINES: list[Any] = [pytest.param(memory_engine, id="memory")]
+ENGINES: list[Any] = [
+    pytest.param(memory_engine, id="memory"),
+    pytest.param(redis_engine, id="redis", marks=pytest.mark.redis),
+]

@@ -1,0 +1,109 @@
+"""The engine's parts, put together from the options."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from realtime.engines.redis.addresses import Deployment, deployments
+from realtime.engines.redis.broker import RedisBroker
+from realtime.engines.redis.channel_layer import CAPACITY, RealtimeChannelLayer
+from realtime.engines.redis.connection import FixedResolver
+from realtime.engines.redis.control import RedisControlBus
+from realtime.engines.redis.keys import Naming
+from realtime.engines.redis.presence import RedisPresence
+from realtime.engines.redis.shard import Shard, ShardListener, SingleShard
+
+
+if TYPE_CHECKING:
+    from realtime.conf.options import RedisEngineOptions, RedisOptions, RedisPresenceOptions
+
+
+def make_shards(places: Sequence[Deployment], listener: ShardListener) -> tuple[Shard, ...]:
+    """Make the shards of one loop, not connected yet."""
+    return tuple(_make_shard(place, listener) for place in places)
+
+
+def _make_shard(place: Deployment, listener: ShardListener) -> Shard:
+    return SingleShard(
+        FixedResolver(place.data),
+        listener,
+        connect_timeout=place.connect_timeout,
+        io_timeout=place.io_timeout,
+        force_resp2=place.force_resp2,
+    )
+
+
+def make_layer(
+    options: RedisOptions,
+    *,
+    parse_duration: Callable[[object], float],
+    path: str = "engine.redis",
+    capacity: int = CAPACITY,
+) -> RealtimeChannelLayer:
+    """
+    Make the channel layer of what a section of options names.
+
+    Args:
+        options: The section.
+        parse_duration: Reads ``2s`` in a URL's query; raises ``ValueError``.
+        path: The section's, for errors.
+        capacity: Of the layer.
+
+    Raises:
+        ConfigError: An address is malformed, or what it needs beside it is missing.
+
+    """
+    places = deployments(options, parse_duration=parse_duration, path=path)
+    return RealtimeChannelLayer(
+        lambda listener: make_shards(places, listener), prefix=options.prefix, capacity=capacity
+    )
+
+
+class RedisEngine:
+    """
+    Broker and control bus over one deployment, on the running loop; presence can be on another.
+
+    Args:
+        layer: The deployment's channel layer.
+        prefix: Of all names.
+        node_id: Of the node that this serves.
+        use_lists: Keep history in lists.
+        clock: Unix time in seconds.
+
+    """
+
+    def __init__(
+        self,
+        layer: RealtimeChannelLayer,
+        *,
+        prefix: str,
+        node_id: str,
+        use_lists: bool = False,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.layer = layer.of_loop()
+        self._clock = clock
+        self._node_id = node_id
+        self._naming = Naming(prefix, is_cluster=self.layer.shards[0].is_cluster)
+        self.control_bus = RedisControlBus(self.layer.shards, self._naming)
+        self.broker = RedisBroker(
+            self.layer,
+            self._naming,
+            control=(self._naming.control, self._naming.node(node_id)),
+            use_lists=use_lists,
+            clock=clock,
+        )
+
+    def presence(self, options: RedisPresenceOptions | RedisEngineOptions) -> RedisPresence:
+        """Make the presence manager."""
+        return RedisPresence(
+            self.layer.shards,
+            self._naming,
+            node_id=self._node_id,
+            ttl=options.presence_ttl,
+            use_field_ttl=options.presence_hash_field_ttl,
+            has_user_mapping=options.presence_user_mapping,
+            clock=self._clock,
+        )
