@@ -26,6 +26,7 @@ from realtime.engines.redis.link import (
     check_version,
     gone,
     greet,
+    open_link,
     pack,
 )
 from realtime.protocol.errors import ConfigError, EngineError
@@ -89,6 +90,7 @@ class _Connection:
         self._force_resp2 = force_resp2
         self._task: asyncio.Task[None] | None = None
         self._socket: Link | None = None
+        self._retry = asyncio.Event()
         self._label = ""
         self.server: dict[str, Any] = {}
         self.failure: Exception | None = None
@@ -121,7 +123,8 @@ class _Connection:
         self.reset()
 
     def reset(self) -> None:
-        """Drop the socket and connect anew, to where the resolver says then."""
+        """Drop the socket and connect anew at once, to where the resolver says then."""
+        self._retry.set()
         if self._socket is not None:
             self._socket.abort()
 
@@ -144,13 +147,18 @@ class _Connection:
                     link.abort()
                 if not first.done():
                     first.set_result(None)
-            await asyncio.sleep(delay * random.uniform(0.8, 1.2))  # noqa: S311 -- spreads nodes, no secret
+            with contextlib.suppress(TimeoutError):
+                # Not all nodes at once; no secret.
+                async with asyncio.timeout(delay * random.uniform(0.8, 1.2)):  # noqa: S311
+                    await self._retry.wait()
+            self._retry.clear()
             delay = min(delay * 2, LAST_RETRY)
 
     async def _connect(self) -> Link:
         endpoint = await self._resolver.resolve()
+        self._label = endpoint.label
         async with asyncio.timeout(self._connect_timeout):
-            link = await self._open(endpoint)
+            link = await open_link(endpoint, self._make_link)
         self._socket = link
         try:
             async with asyncio.timeout(self._io_timeout):
@@ -160,25 +168,6 @@ class _Connection:
         except BaseException:
             link.abort()
             raise
-        return link
-
-    async def _open(self, endpoint: Endpoint) -> Link:
-        loop = asyncio.get_running_loop()
-        if endpoint.path:
-            _, link = await loop.create_unix_connection(
-                self._make_link, endpoint.path, ssl=endpoint.ssl_context
-            )
-        else:
-            _, link = await loop.create_connection(
-                self._make_link,
-                endpoint.host,
-                endpoint.port,
-                ssl=endpoint.ssl_context,
-                server_hostname=(endpoint.server_name or endpoint.host)
-                if endpoint.ssl_context
-                else None,
-            )
-        self._label = endpoint.label
         return link
 
     def _make_link(self) -> Link:
@@ -470,11 +459,19 @@ class SubscriptionConnection(_Connection):
         names = tuple(self._wanted)
         size = self._batch_size
         async with asyncio.timeout(self._io_timeout + len(names) / RESUBSCRIBE_RATE):
-            for future in [
+            asked = [
                 self._ask_on(link, self._subscribe_kind, names[at : at + size])
                 for at in range(0, len(names), size)
-            ]:
-                await future
+            ]
+            for number, future in enumerate(asked):
+                try:
+                    await future
+                except RedisError:
+                    if self._on_dropped is None:
+                        raise
+                    # Its slot moved while nobody listened.
+                    self._wanted.pop(names[number], None)
+                    self._on_dropped(names[number])
         if link.lost.done():
             raise EngineError(GONE)
         self._link = link

@@ -12,7 +12,8 @@ import asyncio
 import logging
 import socket
 from collections import deque
-from typing import Any, Protocol, cast
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar, cast
 
 from hiredis import Reader, ReplyError, pack_command
 
@@ -248,6 +249,23 @@ class SubscriptionLink(Link):
 
 
 # --- connecting -------------------------------------------------------------------------------------
+
+LinkT = TypeVar("LinkT", bound=Link)
+
+
+async def open_link(endpoint: Endpoint, make_link: Callable[[], LinkT]) -> LinkT:
+    """Connect, nothing said yet; raises ``OSError``."""
+    loop = asyncio.get_running_loop()
+    if endpoint.path:
+        _, link = await loop.create_unix_connection(
+            make_link, endpoint.path, ssl=endpoint.ssl_context
+        )
+        return link
+    name = (endpoint.server_name or endpoint.host) if endpoint.ssl_context else None
+    _, link = await loop.create_connection(
+        make_link, endpoint.host, endpoint.port, ssl=endpoint.ssl_context, server_hostname=name
+    )
+    return link
 
 
 async def greet(link: Link, endpoint: Endpoint, *, force_resp2: bool) -> dict[str, Any]:
