@@ -26,6 +26,7 @@ from realtime.engines.redis.connection import (
     FixedResolver,
     RedisError,
     SubscriptionConnection,
+    UnsupportedServerError,
 )
 from realtime.engines.redis.inquiry import call_once
 from realtime.engines.redis.scripts import Script
@@ -39,7 +40,7 @@ SLOTS = 16384
 REFRESH_SECONDS = 5.0
 RETRY_SECONDS = 0.25  # while something is amiss; also the least time between two rounds
 REDIRECTIONS = 5  # for one command; a slot between two masters takes one
-TRY_AGAIN_SECONDS = 0.05  # a script's keys are on both sides of a move for so long
+TRY_AGAIN_SECONDS = 0.02
 REHOUSED_AT_ONCE = 512
 
 
@@ -84,28 +85,42 @@ class ClusterShard:
             listener.on_message,
             on_lost=self.on_lost,
             on_restored=self.wake,
-            **self.timeouts,
+            **self.settings,
         )
 
     @property
     def timeouts(self) -> dict[str, Any]:
-        """What all connections are made with."""
+        """What every question is asked with."""
         return {
             "connect_timeout": self.deployment.connect_timeout,
             "io_timeout": self.deployment.io_timeout,
             "force_resp2": self.deployment.force_resp2,
         }
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What all lasting connections are made with."""
+        return {**self.timeouts, "is_in_cluster": True}
+
     # --- life ------------------------------------------------------------------------------------
 
     async def start(self, names: Sequence[bytes] = ()) -> None:
-        """Learn who has what and connect; returns with the first attempt's outcome, whichever it is."""
+        """
+        Learn who has what and connect; returns with the first attempt's outcome, whichever it is.
+
+        Raises:
+            UnsupportedServerError: The seed is no cluster's.
+
+        """
         if self._keeper is not None:
             return
         self._plain.want(names)
         try:
             await self._refresh()
         except EngineError as error:
+            if isinstance(error.__cause__, RedisError) and "cluster support" in str(error):
+                text = f"Redis at {self.deployment.seeds[0].label} is no cluster"
+                raise UnsupportedServerError(text) from error
             # One line and no traceback: an outage at the start is an outage like any other.
             logger.error("the cluster is away (%s), trying again", error)  # noqa: TRY400
             self._was_lost = True
@@ -151,7 +166,9 @@ class ClusterShard:
 
     async def _routed(self, slot: int, args: tuple[bytes | str | float, ...]) -> Any:
         master, is_asking = self._owner(slot), False
-        for _ in range(REDIRECTIONS):
+        redirections = 0
+        deadline = asyncio.get_running_loop().time() + self.deployment.io_timeout
+        while redirections < REDIRECTIONS:
             try:
                 if is_asking:
                     return await self._ask(master, args)
@@ -159,9 +176,11 @@ class ClusterShard:
             except RedisError as error:
                 match error.code:
                     case "MOVED" | "ASK":
+                        redirections += 1
                         is_asking = error.code == "ASK"
                         master = await self._redirected(error, master, slot)
-                    case "TRYAGAIN":
+                    case "TRYAGAIN" if asyncio.get_running_loop().time() < deadline:
+                        # Of a slot on its way some keys have gone and some have not.
                         await asyncio.sleep(TRY_AGAIN_SECONDS)
                     case _:
                         self.wake()  # a cluster that is down, or a master that is none any more
@@ -397,8 +416,8 @@ class _Master:
     def __init__(self, shard: ClusterShard, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
         resolver = FixedResolver(endpoint)
-        timeouts = shard.timeouts
-        self.commands = CommandConnection(resolver, on_connected=shard.wake, **timeouts)
+        settings = shard.settings
+        self.commands = CommandConnection(resolver, on_connected=shard.wake, **settings)
         self.subscriptions = SubscriptionConnection(
             resolver,
             shard.listener.on_message,
@@ -406,7 +425,7 @@ class _Master:
             on_restored=shard.wake,
             on_dropped=shard.on_dropped,
             is_sharded=True,
-            **timeouts,
+            **settings,
         )
         self._starting: asyncio.Future[Any] | None = None
 

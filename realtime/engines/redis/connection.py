@@ -23,7 +23,7 @@ from realtime.engines.redis.link import (
     RedisError,
     SubscriptionLink,
     UnsupportedServerError,
-    check_version,
+    check_server,
     gone,
     greet,
     open_link,
@@ -83,11 +83,13 @@ class _Connection:
         connect_timeout: float,
         io_timeout: float,
         force_resp2: bool,
+        is_in_cluster: bool,
     ) -> None:
         self._resolver = resolver
         self._connect_timeout = connect_timeout
         self._io_timeout = io_timeout
         self._force_resp2 = force_resp2
+        self._is_in_cluster = is_in_cluster
         self._task: asyncio.Task[None] | None = None
         self._socket: Link | None = None
         self._retry = asyncio.Event()
@@ -163,7 +165,7 @@ class _Connection:
         try:
             async with asyncio.timeout(self._io_timeout):
                 self.server = await greet(link, endpoint, force_resp2=self._force_resp2)
-                check_version(self.server, endpoint)
+                check_server(self.server, endpoint, is_in_cluster=self._is_in_cluster)
             await self._use(link)
         except BaseException:
             link.abort()
@@ -220,6 +222,7 @@ class CommandConnection(_Connection):
         connect_timeout: Of one attempt, in seconds.
         io_timeout: Of one answer, in seconds.
         force_resp2: Do not try RESP3.
+        is_in_cluster: Whether the server may be one of a cluster, where channels have other names.
         on_connected: Called with each new connection.
 
     """
@@ -231,6 +234,7 @@ class CommandConnection(_Connection):
         connect_timeout: float = 1.0,
         io_timeout: float = 4.0,
         force_resp2: bool = False,
+        is_in_cluster: bool = False,
         on_connected: Callable[[], None] | None = None,
     ) -> None:
         super().__init__(
@@ -238,6 +242,7 @@ class CommandConnection(_Connection):
             connect_timeout=connect_timeout,
             io_timeout=io_timeout,
             force_resp2=force_resp2,
+            is_in_cluster=is_in_cluster,
         )
         self._on_connected = on_connected
         self._link: Link | None = None
@@ -310,6 +315,7 @@ class SubscriptionConnection(_Connection):
         connect_timeout: Of one attempt, in seconds.
         io_timeout: Of one answer, in seconds.
         force_resp2: Do not try RESP3.
+        is_in_cluster: Whether the server may be one of a cluster, where channels have other names.
 
     """
 
@@ -325,12 +331,14 @@ class SubscriptionConnection(_Connection):
         connect_timeout: float = 1.0,
         io_timeout: float = 4.0,
         force_resp2: bool = False,
+        is_in_cluster: bool = False,
     ) -> None:
         super().__init__(
             resolver,
             connect_timeout=connect_timeout,
             io_timeout=io_timeout,
             force_resp2=force_resp2,
+            is_in_cluster=is_in_cluster,
         )
         self.on_message = on_message
         self.message_kind = b"smessage" if is_sharded else b"message"

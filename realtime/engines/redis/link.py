@@ -324,7 +324,14 @@ def _texts(reply: Any) -> dict[str, Any]:
     }
 
 
-def check_version(server: dict[str, Any], endpoint: Endpoint) -> None:
+def check_server(server: dict[str, Any], endpoint: Endpoint, *, is_in_cluster: bool) -> None:
+    """Raise ``UnsupportedServerError`` where the engine can't work with what a server says of itself."""
+    if server.get("mode") == "cluster" and not is_in_cluster:
+        message = (
+            f"Redis at {endpoint.label} is a cluster and was away when this was found out at start: "
+            "start again, or name it in cluster_address"
+        )
+        raise UnsupportedServerError(message)
     numbers = str(server.get("version", "")).split(".")
     if not all(number.isdigit() for number in numbers[:2]):
         return
