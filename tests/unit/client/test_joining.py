@@ -38,9 +38,8 @@ async def test_who_comes_while_the_channel_is_left_is_not_deaf(node, connect, cl
 
     early = second.send({"id": 2, "subscribe": {"channel": "a"}})
     broker.may_leave.set()
-    async with asyncio.timeout(5):
-        while not (late := second.received()):
-            await asyncio.sleep(0)
+    await asyncio.wait_for(asyncio.gather(*node._tasks), 5)
+    late = second.received()
 
     assert early == []
     assert "subscribe" in late[0]
