@@ -542,7 +542,7 @@ class Node:
                     if not answer:
                         found.append(channel)
         if failure is not None:
-            logger.warning("positions were not checked", exc_info=failure)
+            logger.warning("positions were not checked: %s", failure)
         return found
 
     async def _is_in_step(self, channel: str) -> bool:
