@@ -34,25 +34,18 @@ def server():
         yield started
 
 
-async def until_well(broker):
-    """Wait until the engine works again."""
-    async with asyncio.timeout(15):
-        while True:
-            try:
-                await broker.check()
-                return
-            except EngineError:
-                await asyncio.sleep(0.02)
+async def works(broker):
+    try:
+        await broker.check()
+    except EngineError:
+        return False
+    return True
 
 
-async def until_away(broker):
-    """Wait until the engine knows that Redis is away."""
+async def until(broker, *, is_well):
+    """Wait until the engine works, or knows that it does not."""
     async with asyncio.timeout(15):
-        while True:
-            try:
-                await broker.check()
-            except EngineError:
-                return
+        while await works(broker) is not is_well:  # noqa: ASYNC110 -- the engine has no event for it
             await asyncio.sleep(0.02)
 
 
@@ -64,7 +57,7 @@ async def test_everything_fails_at_once_while_redis_is_away(server):
     async with redis_under_test(server) as redis:
         broker = redis.engine.broker
         server.kill()
-        await until_away(broker)
+        await until(broker, is_well=False)
         began = time.monotonic()
 
         for call in (
@@ -92,7 +85,7 @@ async def test_joined_channels_are_joined_again(server):
         names = [f"c{n}" for n in range(1200)]  # more than one command's
         await asyncio.gather(*(broker.subscribe(name) for name in names))
         await asyncio.to_thread(server.kill)
-        await until_away(broker)
+        await until(broker, is_well=False)
         assert node.lost == []
         await asyncio.to_thread(server.restart)
 
@@ -111,11 +104,11 @@ async def test_a_join_that_failed_is_not_there_later(server):
     async with redis_under_test(server) as redis:
         broker = redis.engine.broker
         await asyncio.to_thread(server.kill)
-        await until_away(broker)
+        await until(broker, is_well=False)
         with pytest.raises(EngineError):
             await broker.subscribe("c")
         await asyncio.to_thread(server.restart)
-        await until_well(broker)
+        await until(broker, is_well=True)
         name = f"{redis.options.prefix}__group__{group_of('c')}"
 
         assert server.call("PUBSUB", "NUMSUB", name)[1] == 0
@@ -131,10 +124,10 @@ async def test_a_channel_left_during_the_outage_stays_left(server):
         await broker.subscribe("left")
         await broker.subscribe("kept")
         await asyncio.to_thread(server.kill)
-        await until_away(broker)
+        await until(broker, is_well=False)
         await broker.unsubscribe("left")
         await asyncio.to_thread(server.restart)
-        await until_well(broker)
+        await until(broker, is_well=True)
 
         channels = server.call("PUBSUB", "CHANNELS", f"{redis.options.prefix}__group__*")
 
@@ -150,7 +143,7 @@ async def test_a_start_without_redis_is_a_start(server, caplog):
         with pytest.raises(EngineError):
             await broker.check()
         await asyncio.to_thread(server.restart)
-        await until_well(broker)
+        await until(broker, is_well=True)
 
         await broker.subscribe("c")
         await broker.publish("c", publication(1), HISTORY)
@@ -210,7 +203,7 @@ async def test_an_answer_that_is_overdue_is_an_error(server):
         with pytest.raises(EngineError):
             await broker.subscribe("d")
         server.resume()
-        await until_well(broker)
+        await until(broker, is_well=True)
 
         await broker.publish("c", publication(2), HISTORY)
 
@@ -250,10 +243,14 @@ async def test_only_so_many_bytes_wait_for_redis(server, monkeypatch):
     await connection.start()
     server.pause()
     waiting = []
-    with pytest.raises(EngineError, match="are waiting for Redis"):
+
+    async def flood():
         for _ in range(200):
             waiting.append(connection.call("SET", "k", b"x" * (1 << 18)))
             await asyncio.sleep(0)
+
+    with pytest.raises(EngineError, match="are waiting for Redis"):
+        await flood()
     server.resume()
 
     assert set(await asyncio.gather(*waiting)) <= {b"OK", "OK"}
