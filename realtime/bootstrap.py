@@ -114,7 +114,7 @@ async def _build() -> tuple[Node, Backends]:
     log_notices()
     configuration = await _load()
     node_id = str(uuid.uuid4())
-    backends = make_backends(options, getattr(settings, "CHANNEL_LAYERS", {}), node_id)
+    backends = await make_backends(options, getattr(settings, "CHANNEL_LAYERS", {}), node_id)
     connection_verifier = TokenVerifier(
         options.client.token, skip_signature=options.client.insecure_skip_token_signature_verify
     )

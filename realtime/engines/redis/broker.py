@@ -255,6 +255,13 @@ class RedisBroker:
         key = route.keys.list if self._use_lists else route.keys.stream
         await route.shard.call(key, b"DEL", key)
 
+    async def renew(self, channel: str, epoch: str) -> None:
+        """End a stream of this epoch; the next touch makes a new one."""
+        route = self._route(channel)
+        keys = route.keys
+        names = (keys.list, keys.list_meta) if self._use_lists else (keys.stream, keys.stream_meta)
+        await route.shard.run(scripts.RENEW, names, (epoch,))
+
 
 class _Ears(NodeEars):
     """Tells the node what the layer hears."""
