@@ -278,7 +278,7 @@ class _Ears(NodeEars):
             # Anybody can speak to a group, and other programs' messages are theirs.
             logger.debug("a group's message is not ours", extra={"channel": channel})
             return
-        if type(message) is not PublicationMessage:
+        if not isinstance(message, PublicationMessage):
             self._hear_membership(channel, message)
             return
         offset, epoch, info, previous = (
