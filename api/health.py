@@ -32,11 +32,14 @@ async def _is_well() -> bool:
     try:
         async with asyncio.timeout(TIMEOUT):
             await sync_to_async(_ask_database)()
-            presence = (await ensure_node()).presence
+            node = await ensure_node()
+            await node.broker.check()
+            presence = node.presence
             if presence is not None:
                 await presence.presence_stats(_PROBE)
-    except (DatabaseError, EngineError, TimeoutError):
-        logger.warning("a deep health check failed", exc_info=True)
+    except (DatabaseError, EngineError, TimeoutError) as error:
+        reason = str(error) or type(error).__name__
+        logger.warning("a deep health check failed: %s", reason, extra={"error": reason})
         return False
     return True
 

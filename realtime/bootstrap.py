@@ -9,19 +9,23 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
+import uuid
 from typing import Any
 
 from asgiref.sync import sync_to_async
+from django.conf import settings
 
 from realtime.auth.tokens import TokenVerifier
+from realtime.backends import Backends, make_backends
 from realtime.conf.loader import get_options, log_notices
+from realtime.conf.options import ProcessOptions
 from realtime.conf.snapshot import (
     Configuration,
     configuration_changed,
     load_configuration,
     read_revision,
 )
-from realtime.engines.memory import MemoryEngine
 from realtime.node.control import ReloadConfiguration
 from realtime.node.node import Node
 from realtime.version import VERSION
@@ -32,6 +36,7 @@ logger = logging.getLogger(__name__)
 POLL_INTERVAL = 1.0  # seconds; one indexed read, which finds changes made by other processes
 
 _node: Node | None = None
+_backends: Backends | None = None
 _starting: asyncio.Lock | None = None
 _poller: asyncio.Task[None] | None = None
 
@@ -56,14 +61,14 @@ async def ensure_node() -> Node:
 
 async def start_node() -> Node:
     """Build and start the node; a second call returns the same one."""
-    global _node, _poller, _starting
+    global _node, _backends, _poller, _starting
     if _starting is None:
         _starting = asyncio.Lock()
     async with _starting:
         if _node is None:
-            node = await _build()
-            await node.start()
-            _node = node
+            node, backends = await _build()
+            await _start(node, backends)
+            _node, _backends = node, backends
             _poller = asyncio.get_running_loop().create_task(_poll(node))
             configuration_changed.connect(_on_change, dispatch_uid="realtime.bootstrap")
             logger.info("node started", extra={"node": node.name})
@@ -72,8 +77,9 @@ async def start_node() -> Node:
 
 async def stop_node(*, drain: bool = True) -> None:
     """Drain and stop the node; may be called twice."""
-    global _node, _poller, _starting
+    global _node, _backends, _poller, _starting
     node, _node = _node, None
+    backends, _backends = _backends, None
     _starting = None
     configuration_changed.disconnect(dispatch_uid="realtime.bootstrap")
     if _poller is not None:
@@ -83,13 +89,32 @@ async def stop_node(*, drain: bool = True) -> None:
         if drain and node.connections:
             await node.drain(min(node.options.shutdown.timeout, len(node.connections) / 1000))
         await node.stop()
+    if backends is not None:
+        await backends.close()
 
 
-async def _build() -> Node:
+async def _start(node: Node, backends: Backends) -> None:
+    try:
+        await backends.start()
+        await node.start()
+        await backends.check_support()
+    except BaseException:
+        await node.stop()
+        await backends.close()
+        raise
+
+
+def node_name(options: ProcessOptions) -> str:
+    """Return what a node is called: ``node.name``, or host and port as the reference has it."""
+    return options.node.name or f"{socket.gethostname()}_{options.http_server.port}"
+
+
+async def _build() -> tuple[Node, Backends]:
     options = get_options()
     log_notices()
     configuration = await _load()
-    engine = MemoryEngine()
+    node_id = str(uuid.uuid4())
+    backends = await make_backends(options, getattr(settings, "CHANNEL_LAYERS", {}), node_id)
     connection_verifier = TokenVerifier(
         options.client.token, skip_signature=options.client.insecure_skip_token_signature_verify
     )
@@ -99,17 +124,20 @@ async def _build() -> Node:
             options.client.subscription_token,
             skip_signature=options.client.insecure_skip_token_signature_verify,
         )
-    return Node(
+    node = Node(
         options=options,
         configuration=configuration,
-        broker=engine,
-        presence=engine,
-        control_bus=engine,
+        broker=backends.broker,
+        presence=backends.presence,
+        control_bus=backends.control_bus,
         connection_verifier=connection_verifier,
         subscription_verifier=subscription_verifier,
         version=VERSION,
+        name=node_name(options),
+        node_id=node_id,
         reload=_load,
     )
+    return node, backends
 
 
 async def _load() -> Configuration:

@@ -34,7 +34,7 @@ from realtime.engines.base import (
     PublishOutcome,
     plain_options,
 )
-from realtime.namespaces.globs import GlobError, compile_glob
+from realtime.namespaces.globs import GlobError
 from realtime.namespaces.table import Channel, NamespaceTable
 from realtime.node.control import (
     ControlCommand,
@@ -141,8 +141,8 @@ class CommandNode(Protocol):
     async def control(self, command: ControlCommand) -> None:
         """Carry a command out on all nodes; raises ``EngineError``."""
 
-    async def survey_channels(self) -> Mapping[str, int]:
-        """Return the number of subscribers on all nodes, by channel; raises ``EngineError``."""
+    async def survey_channels(self, pattern: str = "") -> Mapping[str, int]:
+        """Return the number of subscribers on all nodes, by channel that matches; raises ``EngineError``, ``GlobError``."""
 
     async def survey_nodes(self) -> Sequence[NodeInfo]:
         """Return what the nodes say of themselves; raises ``EngineError``."""
@@ -433,18 +433,11 @@ async def channels(node: CommandNode, request: ChannelsRequest) -> ChannelsResul
 
     """
     try:
-        is_match = compile_glob(request.pattern) if request.pattern else None
+        with _engine():
+            counts = await node.survey_channels(request.pattern)
     except GlobError as error:
         raise InternalError from error
-    with _engine():
-        counts = await node.survey_channels()
-    return ChannelsResult(
-        {
-            name: ChannelInfo(count)
-            for name, count in counts.items()
-            if is_match is None or is_match(name)
-        }
-    )
+    return ChannelsResult({name: ChannelInfo(count) for name, count in counts.items()})
 
 
 async def info(node: CommandNode, request: InfoRequest) -> InfoResult:

@@ -344,6 +344,26 @@ class Client:
                     logger.warning("presence was not refreshed", exc_info=True)
                     return
 
+    async def restore_presence(self, *, with_joins: bool) -> None:
+        """
+        Put this connection's presence entries back, which others removed.
+
+        Args:
+            with_joins: Tell the joins again too, since the leaves were told.
+
+        Raises:
+            EngineError: The backend failed.
+
+        """
+        for subscription in tuple(self.session.subscriptions.values()):
+            options = subscription.options if subscription.is_established else None
+            if options is None or not options.presence:
+                continue
+            info = self.session.client_info(subscription.channel)
+            await self.node.presence.add(subscription.channel, self.session.client_id, info)
+            if with_joins and options.emit_join_leave and subscription.is_established:
+                await self.node.broker.publish_join(subscription.channel, info)
+
     async def subscribe_from_server(self, command: SubscribeUser) -> None:
         """Subscribe as the server API asked; a connection that has the channel is left as it is."""
         session = self.session

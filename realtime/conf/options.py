@@ -883,6 +883,7 @@ class ProcessOptions(Options, frozen=True, kw_only=True):
         api_url: Where ``publish()`` posts to from a process that serves nobody (Tidewire's own).
         api_key: The API key it sends (Tidewire's own).
         pid_file: Written by ``manage.py serve``.
+        workers: How many processes ``manage.py serve`` starts on its port (Tidewire's own).
 
     """
 
@@ -924,3 +925,4 @@ class ProcessOptions(Options, frozen=True, kw_only=True):
     demo: bool = False
     api_url: str = ""
     api_key: str = ""
+    workers: int = 1

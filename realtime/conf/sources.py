@@ -34,7 +34,12 @@ DATABASE_KEYS = (
 CONFIG_VARIABLE = "TIDEWIRE_CONFIG"
 
 # settings.REALTIME may have these as Django writes its settings.
-DJANGO_KEYS = {"DEMO": "demo", "API_URL": "api_url", "API_KEY": "api_key"}
+DJANGO_KEYS = {
+    "DEMO": "demo",
+    "API_URL": "api_url",
+    "API_KEY": "api_key",
+    "WORKERS": "workers",
+}
 
 _VALUE_PREFIX = "TIDEWIRE_VAR_"
 # Kubernetes puts variables about every service into the environment; one called "tidewire" is likely.

@@ -38,6 +38,7 @@ CHOICES = {
 # Inclusive; None is open. What is not here must not be negative.
 RANGES: dict[str, tuple[int | None, int | None]] = {
     "http_server.port": (0, 65535),
+    "workers": (1, None),
     "grpc_api.port": (0, 65535),
     "uni_grpc.port": (0, 65535),
     "graphite.port": (0, 65535),

@@ -136,6 +136,34 @@ class BrokerEvents(Protocol):
         """Check positions at once: messages of ``channels`` (``None``: of any channel) may be lost."""
 
 
+class NobodyListens:
+    """The events where there is no node: what is published is stored and reaches nobody here."""
+
+    def on_publication(
+        self,
+        channel: str,
+        publication: Publication,
+        position: StreamPosition,
+        *,
+        delta: bool = False,
+        previous: Publication | None = None,
+        published_at: float = 0,
+    ) -> None:
+        pass
+
+    def on_join(self, channel: str, info: ClientInfo) -> None:
+        pass
+
+    def on_leave(self, channel: str, info: ClientInfo) -> None:
+        pass
+
+    def on_control(self, data: bytes) -> None:
+        pass
+
+    def on_lost(self, channels: Sequence[str] | None) -> None:
+        pass
+
+
 class Broker(Protocol):
     """
     PUB/SUB between nodes, and the streams.
@@ -154,6 +182,9 @@ class Broker(Protocol):
 
     def sweep(self, now: float) -> None:
         """Free what expired; called about once a second."""
+
+    async def check(self) -> None:
+        """Raise ``EngineError`` unless publishing works now and what is published arrives."""
 
     async def subscribe(self, channel: str) -> None:
         """Return when this node surely gets what is published from now on."""
@@ -183,6 +214,13 @@ class Broker(Protocol):
     async def remove_history(self, channel: str) -> None:
         """Drop the publications; top and epoch stay."""
 
+    async def renew(self, channel: str, epoch: str) -> None:
+        """
+        End a stream that fell back behind what was delivered of it; nothing happens unless ``epoch`` is its own.
+
+        Its offsets will be given away again, so nobody may recover over them: the next touch makes a new epoch.
+        """
+
 
 class PresenceManager(Protocol):
     """Who is in a channel."""
@@ -198,6 +236,19 @@ class PresenceManager(Protocol):
 
     async def presence_stats(self, channel: str) -> PresenceStats:
         """Count them."""
+
+    async def remove_node(self, node_id: str) -> Sequence[tuple[str, ClientInfo]]:
+        """
+        Forget the entries that a dead node added.
+
+        Returns:
+            Channel and info of each. Every survivor may ask: each entry is given to one of them, once. What
+            the node adds again afterwards (it was not dead) stays.
+
+        Raises:
+            EngineError: Some may still be there; who asked asks again.
+
+        """
 
 
 class ControlBus(Protocol):

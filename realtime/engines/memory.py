@@ -32,6 +32,7 @@ from realtime.engines.base import (
     BrokerEvents,
     History,
     HistoryFilter,
+    NobodyListens,
     PresenceStats,
     PublishOptions,
     PublishOutcome,
@@ -90,34 +91,6 @@ class _Stream:
         self.expires_at = _NEVER
 
 
-class _NobodyListens:
-    """The events before ``start`` and after ``close``: what is published is stored and reaches nobody."""
-
-    def on_publication(
-        self,
-        channel: str,
-        publication: Publication,
-        position: StreamPosition,
-        *,
-        delta: bool = False,
-        previous: Publication | None = None,
-        published_at: float = 0,
-    ) -> None:
-        pass
-
-    def on_join(self, channel: str, info: ClientInfo) -> None:
-        pass
-
-    def on_leave(self, channel: str, info: ClientInfo) -> None:
-        pass
-
-    def on_control(self, data: bytes) -> None:
-        pass
-
-    def on_lost(self, channels: Sequence[str] | None) -> None:
-        pass
-
-
 class MemoryEngine:
     """
     Broker, presence manager and control bus of a single process.
@@ -140,7 +113,7 @@ class MemoryEngine:
         self._clock = clock
         self._epochs = epochs
         self._node_id = node_id
-        self._events: BrokerEvents = _NobodyListens()
+        self._events: BrokerEvents = NobodyListens()
         self._on_publication = self._events.on_publication
         self._streams: dict[str, _Stream] = {}
         self._stream_heap: list[tuple[float, str]] = []
@@ -156,12 +129,15 @@ class MemoryEngine:
 
     async def close(self) -> None:
         """Forget everything; may be called twice."""
-        await self.start(_NobodyListens())
+        await self.start(NobodyListens())
         self._streams.clear()
         self._stream_heap.clear()
         self._results.clear()
         self._result_heap.clear()
         self._presence.clear()
+
+    async def check(self) -> None:
+        """Nothing can be away."""
 
     # --- broker ---------------------------------------------------------------------------------
 
@@ -258,6 +234,12 @@ class MemoryEngine:
         if stream is not None:
             stream.drop_publications()
 
+    async def renew(self, channel: str, epoch: str) -> None:
+        """End a stream of this epoch; the next touch makes a new one."""
+        stream = self._streams.get(channel)
+        if stream is not None and stream.top.epoch == epoch:
+            del self._streams[channel]
+
     # --- presence -------------------------------------------------------------------------------
 
     async def add(self, channel: str, client_id: str, info: ClientInfo) -> None:
@@ -284,6 +266,10 @@ class MemoryEngine:
         """Count them."""
         entries = self._presence.get(channel, _NOBODY)
         return PresenceStats(len(entries), len({info.user for info in entries.values()}))
+
+    async def remove_node(self, node_id: str) -> Sequence[tuple[str, ClientInfo]]:
+        """Nothing to do: the entries of the one node there is go with it."""
+        return ()
 
     # --- control --------------------------------------------------------------------------------
 

@@ -1,8 +1,14 @@
-"""What nodes ask of each other: messages of the control bus, as JSON with a type tag."""
+"""
+What nodes say to each other: messages of the control bus.
+
+Each is JSON: an envelope with the sender's id and one body with a type tag. A node of another version may send a
+body that this one doesn't know; it is refused whole (``msgspec.MsgspecError``), and the nodes go on.
+"""
 
 from __future__ import annotations
 
 import msgspec
+from msgspec import Raw
 
 from realtime.protocol.messages import StreamPosition
 from realtime.session.permissions import Override
@@ -65,8 +71,16 @@ class ReloadConfiguration(_Control, frozen=True):
     revision: int
 
 
-class NodeInfo(msgspec.Struct, frozen=True):
-    """What a node says of itself; ``uptime`` is seconds."""
+class NodeInfo(msgspec.Struct, frozen=True, omit_defaults=True):
+    """
+    What a node says of itself.
+
+    Attributes:
+        uptime: Seconds.
+        metrics: Gauges, and counters over the last aggregation interval. An announcement has them only when they
+            are fresh; whoever hears it keeps the ones before.
+
+    """
 
     uid: str
     name: str
@@ -79,19 +93,59 @@ class NodeInfo(msgspec.Struct, frozen=True):
     metrics: dict[str, float] = {}
 
 
+class Announcement(_Control, frozen=True):
+    """The sender lives. Sent every few seconds, and as an answer to one that the sender didn't know yet."""
+
+    node: NodeInfo
+
+
+class Shutdown(_Control, frozen=True):
+    """The sender sends its clients away; from now on it says this in place of its announcements."""
+
+
+class Buried(_Control, frozen=True):
+    """To a node that was taken for dead: its presence entries were removed, and its clients' leaves told."""
+
+
+class SurveyRequest(_Control, frozen=True):
+    """A question to every node. ``data`` is JSON, whose meaning is the operation's."""
+
+    id: int
+    operation: str
+    data: Raw = Raw(b"null")
+
+
+class SurveyResponse(_Control, frozen=True):
+    """One node's answer; ``data`` counts only where ``code`` is 0."""
+
+    id: int
+    code: int = 0
+    data: Raw = Raw(b"null")
+
+
 ControlCommand = (
     SubscribeUser | UnsubscribeUser | DisconnectUser | RefreshUser | ReloadConfiguration
 )
+"""What a node does to itself and asks of all others."""
 
-_decoder = msgspec.json.Decoder(ControlCommand)
+ControlBody = ControlCommand | Announcement | Shutdown | Buried | SurveyRequest | SurveyResponse
 
 
-def encode_control(command: ControlCommand) -> bytes:
+class Envelope(msgspec.Struct, frozen=True):
+    """``sender`` is the id of the node that speaks."""
+
+    sender: str
+    body: ControlBody
+
+
+_decoder = msgspec.json.Decoder(Envelope)
+
+
+def encode_control(sender: str, body: ControlBody) -> bytes:
     """Encode a control message."""
-    return msgspec.json.encode(command)
+    return msgspec.json.encode(Envelope(sender, body))
 
 
-def decode_control(data: bytes) -> ControlCommand:
+def decode_control(data: bytes) -> Envelope:
     """Decode a control message; raises ``msgspec.MsgspecError``."""
-    command: ControlCommand = _decoder.decode(data)
-    return command
+    return _decoder.decode(data)

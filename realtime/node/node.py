@@ -11,26 +11,34 @@ import logging
 import random
 import time
 import uuid
+from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+from msgspec import Raw
 
 from realtime.engines.base import HistoryFilter
+from realtime.namespaces.globs import compile_glob
 from realtime.node.control import (
+    Announcement,
+    Buried,
+    ControlBody,
     ControlCommand,
-    DisconnectUser,
     NodeInfo,
-    RefreshUser,
-    ReloadConfiguration,
-    SubscribeUser,
-    UnsubscribeUser,
+    Shutdown,
+    SurveyRequest,
+    SurveyResponse,
     decode_control,
     encode_control,
 )
 from realtime.node.eager import run_eagerly
+from realtime.node.figures import Figures
 from realtime.node.hub import Hub
 from realtime.node.locks import ChannelLocks
+from realtime.node.membership import Membership
+from realtime.node.orders import carry_out
+from realtime.node.surveys import Surveys
 from realtime.node.ticker import Waitlist, Wheel
 from realtime.protocol import errors
 from realtime.protocol.errors import (
@@ -41,7 +49,6 @@ from realtime.protocol.messages import (
     ClientInfo,
     Publication,
     StreamPosition,
-    payload,
 )
 from realtime.session.subscription import Subscription
 
@@ -65,6 +72,7 @@ logger = logging.getLogger(__name__)
 
 TICK = 1.0  # seconds between two rounds of housekeeping
 LEAVE_DELAY = 1.0  # a channel left and joined again within it costs the broker nothing
+CHECKED_AT_ONCE = 256  # positions; after an outage all are due
 RECHECK_DELAY = 0.5  # a stream may be ahead of its own PUB/SUB message for so long
 
 
@@ -82,7 +90,10 @@ class Node:
         subscription_verifier: For subscription tokens.
         version: The product's version, which clients are told.
         reload: Loads the configuration anew; awaited on ``ReloadConfiguration``.
+        name: Shown in ``info``.
+        node_id: Unique; what the engine knows this node by. Made up where it is empty.
         clock: Unix time in seconds.
+        monotonic: Seconds that never jump; the life and death of nodes is measured by them.
 
     """
 
@@ -99,9 +110,11 @@ class Node:
         version: str,
         reload: Callable[[], Awaitable[Configuration]] | None = None,
         name: str = "",
+        node_id: str = "",
         clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.id = str(uuid.uuid4())
+        self.id = node_id or str(uuid.uuid4())
         self.name = name or options.node.name or self.id
         self.version = version
         self.options = options
@@ -134,6 +147,14 @@ class Node:
         self._locks = ChannelLocks()
         self._checked: dict[str, float] = {}
         self._admitted = (0, 0)
+        self.members = Membership(self, monotonic)
+        self.surveys = Surveys(self, {"channels": self._answer_channels})
+        self._figures = Figures(
+            options.node.info_metrics_aggregate_interval,
+            self._gauges,
+            self._counters,
+            self.started_at,
+        )
         self._ticker: asyncio.TimerHandle | None = None
         self._housekeeping: asyncio.Task[None] | None = None
 
@@ -143,6 +164,7 @@ class Node:
         """Connect the broker and begin to tick."""
         self.loop = self.hub.loop = asyncio.get_running_loop()
         await self.broker.start(self)
+        self.members.start()
         self.pings.start()
         self.ticks.start()
         self._ticker = self.loop.call_later(TICK, self._tick)
@@ -150,6 +172,7 @@ class Node:
     async def drain(self, seconds: float) -> None:
         """Send every client away with 3001, spread over ``seconds`` so that they do not come back at once."""
         self.is_draining = True
+        self.members.leave()
         connections = list(self.connections)
         rounds = max(1, min(len(connections), int(seconds * 20)))
         for number in range(rounds):
@@ -160,6 +183,7 @@ class Node:
 
     async def stop(self) -> None:
         """End what is left and let go of the backends; may be called twice."""
+        self.members.leave()
         for client in list(self.connections):
             client.disconnect(*errors.SHUTDOWN)
         self.hub.flush()
@@ -176,16 +200,17 @@ class Node:
                 task.cancel()
         await self.broker.close()
 
-    def spawn(self, coroutine: Coroutine[Any, Any, object]) -> None:
-        """Run something that nobody waits for; this node owns it."""
+    def spawn(self, coroutine: Coroutine[Any, Any, object]) -> asyncio.Task[object] | None:
+        """Run something that nobody has to wait for; this node owns it. Returns the task if it is not done at once."""
         try:
             _, task = run_eagerly(coroutine)
         except Exception:
             logger.exception("background work failed")
-            return
+            return None
         if task is not None:
             self._tasks.add(task)
             task.add_done_callback(self._done)
+        return task
 
     def _done(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
@@ -230,10 +255,11 @@ class Node:
 
     async def _leave_broker(self, channel: str) -> None:
         async with self._locks.of(channel):
-            if channel in self.hub.rooms or channel not in self._joined:
+            if channel in self.hub.rooms:
                 return
-            await self.broker.unsubscribe(channel)
+            # Before the wait: who comes meanwhile must not take the channel for joined, but wait for its turn.
             self._joined.discard(channel)
+            await self.broker.unsubscribe(channel)
 
     async def announce_join(self, subscription: Subscription) -> None:
         """Tell a channel that a client came."""
@@ -285,18 +311,50 @@ class Node:
         await self.broker.remove_history(channel.name)
 
     async def control(self, command: ControlCommand) -> None:
-        """Have every node, this one included, carry out a command; raises ``EngineError``."""
-        await self._control_bus.publish_control(encode_control(command))
+        """
+        Have every node carry out a command, and return when this one has.
 
-    async def survey_channels(self) -> dict[str, int]:
-        """Return the subscribers by channel, of all nodes."""
-        return self.hub.channels()
+        Raises:
+            EngineError: It can't be known to have left for the others. Then nothing is done here either.
+
+        """
+        await self.tell(command)
+        await carry_out(self, command)
+
+    async def tell(self, body: ControlBody, node_id: str = "") -> None:
+        """Say something to one node, or to all; raises ``EngineError``."""
+        await self._control_bus.publish_control(encode_control(self.id, body), node_id)
+
+    async def survey_channels(self, pattern: str = "") -> dict[str, int]:
+        """
+        Return the subscribers by channel, of all nodes.
+
+        Args:
+            pattern: A glob that the channels match; empty for all of them.
+
+        Raises:
+            GlobError: The pattern is malformed.
+            EngineError: A node failed, or gave no answer in time.
+
+        """
+        counts: Counter[str] = Counter()
+        for answer in await self.surveys.ask("channels", pattern):
+            counts.update(msgspec.json.decode(answer, type=dict[str, int]))
+        return counts
+
+    def _answer_channels(self, question: Raw) -> dict[str, int]:
+        pattern = msgspec.json.decode(question, type=str)
+        channels = self.hub.channels()
+        if not pattern:
+            return channels
+        is_match = compile_glob(pattern)
+        return {name: count for name, count in channels.items() if is_match(name)}
 
     async def survey_nodes(self) -> list[NodeInfo]:
-        """Return what all nodes say of themselves."""
-        return [self.info()]
+        """Return what all nodes say of themselves, this one first; nobody is asked for it."""
+        return [self.info(), *self.members.others()]
 
-    def info(self) -> NodeInfo:
+    def info(self, *, has_metrics: bool = True) -> NodeInfo:
         """Describe this node."""
         hub = self.hub
         return NodeInfo(
@@ -308,15 +366,23 @@ class Node:
             num_channels=hub.num_channels,
             num_subs=hub.num_subs,
             uptime=int(self.clock() - self.started_at),
-            metrics={
-                "centrifugo.node.num_clients": float(hub.num_clients),
-                "centrifugo.node.num_users": float(hub.num_users),
-                "centrifugo.node.num_channels": float(hub.num_channels),
-                "centrifugo.node.num_subscriptions": float(hub.num_subs),
-                "centrifugo.node.messages_sent_count.type.publication": float(self.publications),
-                "centrifugo.broadcast.publications_delivered": float(hub.deliveries),
-            },
+            metrics=self._figures.current if has_metrics else {},
         )
+
+    def _gauges(self) -> dict[str, float]:
+        hub = self.hub
+        return {
+            "centrifugo.node.num_clients": float(hub.num_clients),
+            "centrifugo.node.num_users": float(hub.num_users),
+            "centrifugo.node.num_channels": float(hub.num_channels),
+            "centrifugo.node.num_subscriptions": float(hub.num_subs),
+        }
+
+    def _counters(self) -> dict[str, float]:
+        return {
+            "centrifugo.node.messages_sent_count.type.publication": float(self.publications),
+            "centrifugo.broadcast.publications_delivered": float(self.hub.deliveries),
+        }
 
     # --- what the broker tells (BrokerEvents) ----------------------------------------------------
 
@@ -346,42 +412,37 @@ class Node:
 
     def on_lost(self, channels: Sequence[str] | None) -> None:
         """Check positions at once."""
+        # What was lost of some channels' shard are control messages of other nodes, too.
+        self.members.on_lost()
         self.spawn(self._check_positions(channels))
 
     def on_control(self, data: bytes) -> None:
-        """Carry out what a node asked of all."""
+        """Take what a node says to this one, or to all."""
         try:
-            command = decode_control(data)
+            envelope = decode_control(data)
         except msgspec.MsgspecError:
             logger.warning("a control message was not understood", exc_info=True)
             return
-        match command:
-            case SubscribeUser():
-                for client in self.hub.clients_of(command.user, command.client, command.session):
-                    self.spawn(client.subscribe_from_server(command))
-            case UnsubscribeUser():
-                for client in self.hub.clients_of(command.user, command.client, command.session):
-                    subscription = client.session.subscriptions.get(command.channel)
-                    if subscription is not None:
-                        client.unsubscribe(subscription, command.code, command.reason)
-            case DisconnectUser():
-                for client in self.hub.clients_of(command.user, command.client, command.session):
-                    if client.session.client_id not in command.whitelist:
-                        client.disconnect(command.code, command.reason)
-            case RefreshUser():
-                self._refresh_clients(command)
-            case ReloadConfiguration():
-                if command.revision != self.configuration.revision:
-                    self.spawn(self.reload())
-
-    def _refresh_clients(self, command: RefreshUser) -> None:
-        for client in self.hub.clients_of(command.user, command.client, command.session):
-            if command.expired or 0 < command.expire_at <= self.clock():
-                client.disconnect(*errors.CONNECTION_EXPIRED)
-                continue
-            if command.info:
-                client.session.info = payload(command.info)
-            client.refreshed_by_server(command.expire_at)
+        sender, body = envelope.sender, envelope.body
+        if sender == self.id:
+            # A command was carried out when it was sent.
+            if isinstance(body, Announcement | Shutdown):
+                self.members.on_own_message()
+            return
+        match body:
+            case Announcement():
+                self.members.on_announcement(body.node)
+            case Shutdown():
+                self.members.on_shutdown(sender)
+            case Buried():
+                self.members.on_buried()
+            case SurveyRequest():
+                if not self.is_draining:
+                    self.spawn(self.surveys.answer(sender, body))
+            case SurveyResponse():
+                self.surveys.on_response(sender, body)
+            case _:
+                self.spawn(carry_out(self, body))
 
     # --- time ------------------------------------------------------------------------------------
 
@@ -420,6 +481,9 @@ class Node:
         assert self.loop is not None
         self._ticker = self.loop.call_later(TICK, self._tick)
         self.broker.sweep(self.clock())
+        if self._figures.renew(self.clock()):
+            self.members.tell_metrics()
+        self.members.tick()
         if self._housekeeping is None:
             try:
                 _, task = run_eagerly(self._keep_house())
@@ -457,18 +521,33 @@ class Node:
 
     async def _check_positions(self, channels: Sequence[str] | None) -> None:
         """Compare rooms with their streams; a room that stays behind has lost something."""
-        for room in self.hub.every_room(channels):
-            if not room.positioned:
-                continue
-            try:
-                if not await self._is_in_step(room.channel):
-                    await asyncio.sleep(RECHECK_DELAY)
-                    if not await self._is_in_step(room.channel):
-                        self.hub.lose_room(room.channel)
-            except EngineError:
-                logger.warning("a position was not checked", exc_info=True)
-                continue  # the next round tries again
-            self._checked[room.channel] = self.clock()
+        rooms = [room.channel for room in self.hub.every_room(channels) if room.positioned]
+        behind = await self._out_of_step(rooms)
+        if behind:
+            await asyncio.sleep(RECHECK_DELAY)
+            for channel in await self._out_of_step(behind):
+                self.hub.lose_room(channel)
+
+    async def _out_of_step(self, channels: Sequence[str]) -> list[str]:
+        """Return those whose room is not where their stream is; what can't be read is left to the next round."""
+        found: list[str] = []
+        failure: EngineError | None = None
+        for begin in range(0, len(channels), CHECKED_AT_ONCE):
+            batch = channels[begin : begin + CHECKED_AT_ONCE]
+            answers = await asyncio.gather(*map(self._is_in_step, batch), return_exceptions=True)
+            for channel, answer in zip(batch, answers, strict=True):
+                if isinstance(answer, EngineError):
+                    failure = answer
+                elif isinstance(answer, BaseException):
+                    raise answer
+                else:
+                    if channel in self.hub.rooms:
+                        self._checked[channel] = self.clock()
+                    if not answer:
+                        found.append(channel)
+        if failure is not None:
+            logger.warning("positions were not checked: %s", failure)
+        return found
 
     async def _is_in_step(self, channel: str) -> bool:
         room = self.hub.rooms.get(channel)
@@ -476,10 +555,15 @@ class Node:
             return True
         before = room.offset
         meta_ttl = next(iter(room.positioned.values())).options.history_meta_ttl
-        history = await self.broker.history(channel, HistoryFilter(limit=0), meta_ttl)
+        top = (await self.broker.history(channel, HistoryFilter(limit=0), meta_ttl)).top
         if room.offset != before:
             return True  # it moves, so each publication checks it
-        return (history.top.offset, history.top.epoch) == (room.offset, room.epoch)
+        if top.epoch == room.epoch and top.offset < room.offset:
+            # A master that died before its replica had everything: what was delivered is not in the stream.
+            logger.warning("a stream fell back", extra={"channel": channel})
+            await self.broker.renew(channel, top.epoch)
+            return False
+        return (top.offset, top.epoch) == (room.offset, room.epoch)
 
     # --- configuration ---------------------------------------------------------------------------
 

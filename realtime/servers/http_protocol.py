@@ -422,11 +422,11 @@ class TidewireHTTP(HttpToolsProtocol):
             self.cycle = cycle  # type: ignore[assignment]  # it has what uvicorn looks at
             tasks: set[Any] = self.tasks
             tasks.add(task)
-            task.add_done_callback(tasks.discard)
             task.add_done_callback(lambda done: self._finish_lane(cycle, done))
 
     def _finish_lane(self, cycle: _LaneCycle, task: asyncio.Task[LaneResponse]) -> None:
         """Send the answer of a lane request that had to wait."""
+        self.tasks.discard(task)
         response: LaneResponse = _FAILURE
         if task.cancelled():
             cycle.keep_alive = False

@@ -67,8 +67,21 @@ class ServeSettings:
 
 
 def listen(address: str, port: int, *, is_shared: bool) -> list[socket.socket]:
+    """Open listening sockets; arguments and errors are those of ``bind``."""
+    sockets = bind(address, port, is_shared=is_shared)
+    try:
+        for opened in sockets:
+            opened.listen(BACKLOG)
+    except OSError:
+        for opened in sockets:
+            opened.close()
+        raise
+    return sockets
+
+
+def bind(address: str, port: int, *, is_shared: bool) -> list[socket.socket]:
     """
-    Bind the listening sockets.
+    Bind sockets that take no connections yet: with ``is_shared`` they only keep the port for processes that do.
 
     Args:
         address: An address or a host name; empty means every interface, in IPv4 and IPv6.
@@ -115,7 +128,6 @@ def _bind(family: int, target: Any, *, is_shared: bool, is_optional: bool) -> so
         if family == socket.AF_INET6:
             opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         opened.bind(target)
-        opened.listen(BACKLOG)
         opened.setblocking(False)
     except OSError as error:
         opened.close()
@@ -287,7 +299,7 @@ def run(server: TidewireServer, sockets: Sequence[socket.socket], pid_file: str 
 
     """
     allow_open_files()
-    with _pid_in(pid_file):
+    with pid_in(pid_file):
         try:
             server.run(sockets=list(sockets))
         except SystemExit as stop:  # uvicorn's way to say that the lifespan failed to start
@@ -299,7 +311,8 @@ def run(server: TidewireServer, sockets: Sequence[socket.socket], pid_file: str 
 
 
 @contextlib.contextmanager
-def _pid_in(path: str) -> Iterator[None]:
+def pid_in(path: str) -> Iterator[None]:
+    """Keep this process's id in a file; an empty path keeps it nowhere."""
     if not path:
         yield
         return

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import ssl
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from realtime.conf.options import TLSOptions
+from realtime.engines.tls import pem_file
 from realtime.protocol.errors import ConfigError
 
 
@@ -28,7 +25,7 @@ def server_context(options: TLSOptions) -> ssl.SSLContext:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["http/1.1"])
     try:
-        with _file_of(options.cert_pem) as certificate, _file_of(options.key_pem) as key:
+        with pem_file(options.cert_pem) as certificate, pem_file(options.key_pem) as key:
             context.load_cert_chain(certificate, key)
         if options.client_ca_pem:
             context.load_verify_locations(cadata=options.client_ca_pem)
@@ -36,15 +33,3 @@ def server_context(options: TLSOptions) -> ssl.SSLContext:
     except (ssl.SSLError, ValueError) as error:
         raise ConfigError(f"http_server.tls: certificate or key can't be used: {error}") from error
     return context
-
-
-@contextmanager
-def _file_of(text: str) -> Iterator[str]:
-    """Name a file with ``text`` for as long as it is needed: ``load_cert_chain`` takes nothing else."""
-    descriptor, path = tempfile.mkstemp(prefix="tidewire-")  # mode 0600
-    try:
-        with os.fdopen(descriptor, "w", encoding="ascii") as file:
-            file.write(text)
-        yield path
-    finally:
-        os.unlink(path)

@@ -21,7 +21,13 @@ from realtime.conf.snapshot import ApiKey, Configuration
 from realtime.engines.memory import MemoryEngine
 from realtime.namespaces.options import ChannelOptions
 from realtime.namespaces.table import NamespaceTable
-from realtime.node.control import ControlCommand, decode_control
+from realtime.node.control import (
+    Announcement,
+    ControlBody,
+    Shutdown,
+    SurveyRequest,
+    decode_control,
+)
 from realtime.node.node import Node
 from realtime.protocol.errors import EngineError
 from realtime.protocol.messages import ClientInfo
@@ -44,18 +50,24 @@ NAMESPACES = {
 }
 
 
+# What a node says of itself, and asks the others for the sake of an answer.
+NOT_ASKED_FOR = (Announcement, Shutdown, SurveyRequest)
+
+
 class RecordingEngine(MemoryEngine):
     """The memory engine, which also notes what goes over the control bus and fails on demand."""
 
     def __init__(self) -> None:
         super().__init__(clock=lambda: NOW, epochs=lambda: EPOCH)
-        self.commands: list[ControlCommand] = []
+        self.commands: list[ControlBody] = []
         self.is_broken = False
 
     async def publish_control(self, data: bytes, node_id: str = "") -> None:
         """Note, and pass on."""
         self._check()
-        self.commands.append(decode_control(data))
+        body = decode_control(data).body
+        if not isinstance(body, NOT_ASKED_FOR):
+            self.commands.append(body)
         await super().publish_control(data, node_id)
 
     async def publish(self, *args: Any, **kwargs: Any) -> Any:

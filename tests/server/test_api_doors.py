@@ -727,6 +727,8 @@ def state_cases() -> Iterator[Case]:
         before=(*THREE, remove),
     )
     yield Case("channels", call("channels", {}), ok(b'{"channels":{}}'))
+    # The other nodes can't be asked, so nobody knows.
+    yield Case("channels of a broken engine", call("channels", {}), refused(100), is_broken=True)
     for pattern in ("[", "{a", "a\\", "[z-a]", "[]"):
         yield Case(f"bad pattern {pattern}", call("channels", {"pattern": pattern}), refused(100))
     yield Case(
@@ -840,8 +842,8 @@ def rpc_and_batch_cases() -> Iterator[Case]:
     )
     yield Case(
         "a broken engine in a batch",
-        call("batch", {"commands": [publish, {"channels": {}}]}),
-        reply(b'{"replies":[{"error":%b},{"channels":{"channels":{}}}]}' % error_text(100)),
+        call("batch", {"commands": [publish, {"rpc": {"method": "nothing"}}]}),
+        reply(b'{"replies":[{"error":%b},{"rpc":{}}]}' % error_text(100)),
         is_broken=True,
     )
 

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
+import multiprocessing
 import os
-from argparse import ArgumentParser
+from argparse import SUPPRESS, ArgumentParser
+from collections.abc import Iterator
 from typing import Any
 
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
+from django.db import connections
+from django.utils.autoreload import get_child_arguments
 from django.utils.module_loading import import_string
 
-from realtime import bootstrap
+from realtime import backends, bootstrap
 from realtime.conf import loader
 from realtime.conf.options import ProcessOptions
 from realtime.conf.schema import env_name, leaves
@@ -24,6 +30,7 @@ from realtime.servers.limits import (
     unsupported_options,
     websocket_paths,
 )
+from realtime.servers.supervisor import Lifeline, Supervisor, SupervisorSettings
 from realtime.servers.tls import server_context
 
 
@@ -42,6 +49,7 @@ _FLAGS = (
     "log.level",
     "log.file",
     "pid_file",
+    "workers",
     "engine.type",
     "broker.enabled",
     "broker.type",
@@ -99,9 +107,9 @@ class Command(BaseCommand):
                 )
             else:
                 parser.add_argument(*names, dest=path, metavar=path.rpartition(".")[2].upper())
-        parser.add_argument(
-            "--workers", type=int, default=1, help="reserved; only 1 (see the message for more)"
-        )
+        # What a worker's supervisor tells it.
+        parser.add_argument("--worker", type=int, default=0, help=SUPPRESS)
+        parser.add_argument("--lifeline", type=int, default=-1, help=SUPPRESS)
         parser.add_argument(
             "--proxy-headers",
             action="store_true",
@@ -122,6 +130,8 @@ class Command(BaseCommand):
             value = options.get(path)
             if value is not None:
                 os.environ[env_name(path)] = str(value)
+        if options.get("worker"):
+            _name_worker(options["worker"])
         loader.reset()
         try:
             loader.get_options()
@@ -133,36 +143,61 @@ class Command(BaseCommand):
         """Serve until SIGTERM or SIGINT."""
         try:
             options = loader.get_options()
-            _check(options, arguments["workers"])
-            _set_up_logging(options)
+            _check(options)
+            worker = arguments["worker"]
+            _set_up_logging(options, f"worker {worker}" if worker else "")
             loader.log_notices()
-            status = _serve(options, arguments)
+            if options.workers > 1 and not worker:
+                status = _supervise(options)
+            else:
+                status = _serve(options, arguments)
         except ConfigError as error:
             raise CommandError(str(error)) from error
         if status:
             raise SystemExit(status)
 
 
-def _check(options: ProcessOptions, workers: int) -> None:
+def _name_worker(number: int) -> None:
+    """Give a worker a name of its own: the nodes of one machine are told apart by it."""
+    loader.reset()
+    try:
+        name = bootstrap.node_name(loader.get_options())
+    except ConfigError as error:
+        raise CommandError(str(error)) from error
+    os.environ[env_name("node.name")] = f"{name}_{number}"
+
+
+def _check(options: ProcessOptions) -> None:
     """Refuse what this server can't do."""
-    if workers < 1:
-        raise CommandError(f"--workers {workers}: there is always one")
-    if workers > 1 and options.engine.type == "memory":
+    backends.check_options(options, getattr(settings, "CHANNEL_LAYERS", {}))
+    if options.workers > 1 and not backends.uses_redis(options):
         raise CommandError(
-            f"--workers {workers}: the memory engine lives in one process, so the clients of one worker would "
-            "not get what is published through another. Set engine.type to redis, then start the command "
-            "once for each worker."
-        )
-    if workers > 1:
-        raise CommandError(
-            f"--workers {workers}: start the command {workers} times in place of that; the processes share the port."
+            f"--workers {options.workers}: the memory engine lives in one process, so the clients of one worker "
+            "would not get what is published through another. Set engine.type to redis."
         )
     if problems := unsupported_options(options):
         raise CommandError("\n".join(problems))
 
 
-def _set_up_logging(options: ProcessOptions) -> None:
-    """Apply ``log.level`` and ``log.file`` where they were set."""
+class _Labelled(logging.Formatter):
+    """Puts a label in front of what another formatter makes of a record."""
+
+    def __init__(self, label: str, inner: logging.Formatter) -> None:
+        super().__init__()
+        self._label = label
+        self._inner = inner
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Format a record."""
+        return f"[{self._label}] {self._inner.format(record)}"
+
+
+def _set_up_logging(options: ProcessOptions, label: str) -> None:
+    """
+    Apply ``log.level`` and ``log.file`` where they were set.
+
+    A label goes in front of plain lines; records of a formatter of the project's own have it as ``processName``.
+    """
     level = _LEVELS.get(options.log.level.lower())
     if level is None:
         logger.warning("unknown log.level %r, using info", options.log.level)
@@ -170,11 +205,17 @@ def _set_up_logging(options: ProcessOptions) -> None:
     if options.log.level != "info":
         for name in _LOGGERS:
             logging.getLogger(name).setLevel(level)
+    root = logging.getLogger()
     if options.log.file:
-        root = logging.getLogger()
-        handler = logging.FileHandler(options.log.file, encoding="utf-8")
+        handler: logging.Handler = logging.FileHandler(options.log.file, encoding="utf-8")
         handler.setFormatter(root.handlers[0].formatter if root.handlers else None)
         root.handlers[:] = [handler]
+    if label:
+        multiprocessing.current_process().name = label
+        for handler in root.handlers:
+            inner = handler.formatter or logging.Formatter()
+            if type(inner) is logging.Formatter:
+                handler.setFormatter(_Labelled(label, inner))
 
 
 def _serve(options: ProcessOptions, arguments: dict[str, Any]) -> int:
@@ -195,16 +236,17 @@ def _serve(options: ProcessOptions, arguments: dict[str, Any]) -> int:
         has_access_log=arguments["access_log"],
         ssl_context=server_context(tls) if tls.enabled else None,
     )
-    try:
+    with _bind_errors(options):
         sockets = production.listen(
             server_options.address,
             server_options.port,
             # Two processes on the memory engine would each have half of the clients.
-            is_shared=options.engine.type != "memory",
+            is_shared=backends.uses_redis(options),
         )
-    except OSError as error:
-        where = f"{server_options.address}:{server_options.port}"
-        raise CommandError(f"can't listen on {where}: {error.strerror or error}") from error
+    lifeline = None
+    if arguments["lifeline"] >= 0:
+        lifeline = Lifeline(arguments["lifeline"], options.shutdown.timeout)
+        lifeline.watch()
 
     def announce() -> None:
         logger.info(
@@ -212,9 +254,48 @@ def _serve(options: ProcessOptions, arguments: dict[str, Any]) -> int:
             ", ".join(endpoint_names(options)),
             ", ".join(production.address_of(listening) for listening in sockets),
         )
+        if lifeline is not None:
+            lifeline.say_serving()
 
     server = production.make_server(application, serve_settings, drain=_drain, on_started=announce)
-    return production.run(server, sockets, options.pid_file)
+    # The workers' supervisor has the file.
+    return production.run(server, sockets, "" if lifeline is not None else options.pid_file)
+
+
+def _supervise(options: ProcessOptions) -> int:
+    """Keep workers, each of which is this very command with a number."""
+    with _bind_errors(options):
+        # Bound and not listening: whether the port is free shows before anything starts, and port 0 is one for all.
+        kept = production.bind(
+            options.http_server.address, options.http_server.port, is_shared=True
+        )
+    arguments = [*get_child_arguments(), "--port", str(kept[0].getsockname()[1])]
+
+    def command(number: int, lifeline: int) -> list[str]:
+        return [*arguments, "--worker", str(number), "--lifeline", str(lifeline)]
+
+    async def supervise() -> int:
+        settings = SupervisorSettings(
+            workers=options.workers, shutdown_seconds=options.shutdown.timeout
+        )
+        return await Supervisor(command, settings).run()
+
+    connections.close_all()  # what the system checks opened
+    try:
+        with production.pid_in(options.pid_file):
+            return asyncio.run(supervise())
+    finally:
+        for keeping in kept:
+            keeping.close()
+
+
+@contextlib.contextmanager
+def _bind_errors(options: ProcessOptions) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        where = f"{options.http_server.address}:{options.http_server.port}"
+        raise CommandError(f"can't listen on {where}: {error.strerror or error}") from error
 
 
 async def _drain(seconds: float) -> None:

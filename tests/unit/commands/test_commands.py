@@ -15,6 +15,7 @@ from msgspec import Raw
 from realtime import commands
 from realtime.conf.options import ProcessOptions
 from realtime.engines.base import PublishOptions, PublishOutcome
+from realtime.namespaces.globs import compile_glob
 from realtime.namespaces.options import ChannelOptions
 from realtime.namespaces.table import Channel, NamespaceTable
 from realtime.node.eager import run_eagerly
@@ -69,9 +70,10 @@ class WaitingNode:
             raise RuntimeError(message)
         return PublishOutcome(StreamPosition(len(self.published), "e"))
 
-    async def survey_channels(self) -> dict[str, int]:
+    async def survey_channels(self, pattern: str = "") -> dict[str, int]:
         """Count."""
-        return {"chat:a": 1, "chat:b": 2, "news:a": 3}
+        counts = {"chat:a": 1, "chat:b": 2, "news:a": 3}
+        return {name: counts[name] for name in filter(compile_glob(pattern or "*"), counts)}
 
 
 @pytest_asyncio.fixture

@@ -1,0 +1,38 @@
+"""
+The Lua scripts, each one atomic step.
+
+They run by their hash; a Redis that does not know one gets its text. All keys are declared, and without Lua's
+``cmsgpack``, which makes text of bytes.
+"""
+
+from __future__ import annotations
+
+from hashlib import sha1
+from importlib.resources import files
+
+import msgspec
+
+
+class Script(msgspec.Struct, frozen=True):
+    """A script and the hash that Redis knows it by."""
+
+    text: bytes
+    sha: bytes
+
+
+def _load(*names: str) -> Script:
+    text = b"".join(files(__name__).joinpath(f"{name}.lua").read_bytes() for name in names)
+    return Script(text, sha1(text, usedforsecurity=False).hexdigest().encode())
+
+
+PUBLISH_STREAM = _load("publish_stream")
+PUBLISH_LIST = _load("publish_list")
+PUBLISH_ONCE = _load("publish_once")
+HISTORY_STREAM = _load("history_stream")
+HISTORY_LIST = _load("history_list")
+RENEW = _load("renew")
+PRESENCE_ADD = _load("presence_add")
+PRESENCE_INDEX = _load("presence_index")
+PRESENCE_REMOVE = _load("presence_user", "presence_remove")
+PRESENCE_GET = _load("presence_user", "presence_overdue", "presence_get")
+PRESENCE_STATS = _load("presence_user", "presence_overdue", "presence_stats")
