@@ -255,7 +255,13 @@ def _serve(options: ProcessOptions, arguments: dict[str, Any]) -> int:
         if lifeline is not None:
             lifeline.say_serving()
 
-    server = production.make_server(application, serve_settings, drain=_drain, on_started=announce)
+    server = production.make_server(
+        application,
+        serve_settings,
+        drain=_drain,
+        on_started=announce,
+        reload=bootstrap.reload_options,
+    )
     # The workers' supervisor has the file.
     return production.run(server, sockets, "" if lifeline is not None else options.pid_file)
 
