@@ -32,7 +32,9 @@ async def _is_well() -> bool:
     try:
         async with asyncio.timeout(TIMEOUT):
             await sync_to_async(_ask_database)()
-            presence = (await ensure_node()).presence
+            node = await ensure_node()
+            await node.broker.check()
+            presence = node.presence
             if presence is not None:
                 await presence.presence_stats(_PROBE)
     except (DatabaseError, EngineError, TimeoutError):

@@ -14,8 +14,10 @@ import uuid
 from typing import Any
 
 from asgiref.sync import sync_to_async
+from django.conf import settings
 
 from realtime.auth.tokens import TokenVerifier
+from realtime.backends import Backends, make_backends
 from realtime.conf import loader
 from realtime.conf.loader import get_options, log_notices
 from realtime.conf.options import ProcessOptions
@@ -25,7 +27,6 @@ from realtime.conf.snapshot import (
     load_configuration,
     read_revision,
 )
-from realtime.engines.memory import MemoryEngine
 from realtime.node.control import ReloadConfiguration
 from realtime.node.node import Node
 from realtime.protocol.errors import ConfigError
@@ -37,6 +38,7 @@ logger = logging.getLogger(__name__)
 POLL_INTERVAL = 1.0  # seconds; one indexed read, which finds changes made by other processes
 
 _node: Node | None = None
+_backends: Backends | None = None
 _starting: asyncio.Lock | None = None
 _poller: asyncio.Task[None] | None = None
 
@@ -61,14 +63,14 @@ async def ensure_node() -> Node:
 
 async def start_node() -> Node:
     """Build and start the node; a second call returns the same one."""
-    global _node, _poller, _starting
+    global _node, _backends, _poller, _starting
     if _starting is None:
         _starting = asyncio.Lock()
     async with _starting:
         if _node is None:
-            node = await _build()
-            await node.start()
-            _node = node
+            node, backends = await _build()
+            await _start(node, backends)
+            _node, _backends = node, backends
             _poller = asyncio.get_running_loop().create_task(_poll(node))
             configuration_changed.connect(_on_change, dispatch_uid="realtime.bootstrap")
             logger.info("node started", extra={"node": node.name})
@@ -77,8 +79,9 @@ async def start_node() -> Node:
 
 async def stop_node(*, drain: bool = True) -> None:
     """Drain and stop the node; may be called twice."""
-    global _node, _poller, _starting
+    global _node, _backends, _poller, _starting
     node, _node = _node, None
+    backends, _backends = _backends, None
     _starting = None
     configuration_changed.disconnect(dispatch_uid="realtime.bootstrap")
     if _poller is not None:
@@ -88,6 +91,19 @@ async def stop_node(*, drain: bool = True) -> None:
         if drain and node.connections:
             await node.drain(min(node.options.shutdown.timeout, len(node.connections) / 1000))
         await node.stop()
+    if backends is not None:
+        await backends.close()
+
+
+async def _start(node: Node, backends: Backends) -> None:
+    try:
+        await backends.start()
+        await node.start()
+        await backends.check_support()
+    except BaseException:
+        await node.stop()
+        await backends.close()
+        raise
 
 
 def node_name(options: ProcessOptions) -> str:
@@ -95,19 +111,19 @@ def node_name(options: ProcessOptions) -> str:
     return options.node.name or f"{socket.gethostname()}_{options.http_server.port}"
 
 
-async def _build() -> Node:
+async def _build() -> tuple[Node, Backends]:
     options = get_options()
     log_notices()
     configuration = await _load()
     node_id = str(uuid.uuid4())
-    engine = MemoryEngine(node_id=node_id)
+    backends = make_backends(options, getattr(settings, "CHANNEL_LAYERS", {}), node_id)
     connection_verifier, subscription_verifier = _verifiers(options)
-    return Node(
+    node = Node(
         options=options,
         configuration=configuration,
-        broker=engine,
-        presence=engine,
-        control_bus=engine,
+        broker=backends.broker,
+        presence=backends.presence,
+        control_bus=backends.control_bus,
         connection_verifier=connection_verifier,
         subscription_verifier=subscription_verifier,
         version=VERSION,
@@ -115,6 +131,7 @@ async def _build() -> Node:
         node_id=node_id,
         reload=_load,
     )
+    return node, backends
 
 
 def _verifiers(options: ProcessOptions) -> tuple[TokenVerifier, TokenVerifier]:

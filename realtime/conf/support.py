@@ -33,22 +33,27 @@ class Missing:
     applies: Callable[[ProcessOptions], bool] | None = None
 
 
-def _is_elsewhere(section: str) -> Callable[[ProcessOptions], bool]:
-    """Whether a part of the engine is taken from somewhere else than this process's memory."""
-    return lambda options: schema.read(options, f"{section}.type") != "memory"
+def _has_type(section: str, *types: str) -> Callable[[ProcessOptions], bool]:
+    """Whether a part of the engine is to be of a type that is not there yet."""
+    return lambda options: schema.read(options, f"{section}.type") in types
 
 
 _LOGGED = Missing()
 _REVERSE_PROXY = (
     "the listener would not be encrypted as asked; give http_server.tls or a reverse proxy"
 )
-_ONE_PROCESS = "only the memory engine is there yet, and other processes would see nothing"
+_NO_BROKER = "only memory and redis are there yet, and other processes would see nothing"
+_NO_CONTROLLER = "nodes talk by Redis only, as yet, and would not hear of each other"
+_NO_MAPS = "there are no map channels yet"
 
 # A key that ends in "." stands for all options below it; a longer match wins over a shorter one.
 NOT_YET: Mapping[str, Missing] = MappingProxyType(
     {
-        "broker.": _LOGGED,
-        "broker.enabled": Missing(_ONE_PROCESS, _is_elsewhere("broker")),
+        "broker.enabled": Missing(_NO_BROKER, _has_type("broker", "nats", "redisnats", "postgres")),
+        "broker.nats.": _LOGGED,
+        "broker.postgres.": _LOGGED,
+        "broker.redis.replica_client.": _LOGGED,
+        "broker.redisnats.": _LOGGED,
         "channel.proxy.": _LOGGED,
         "client.concurrency": _LOGGED,
         "client.connect_code_to_unidirectional_disconnect.": _LOGGED,
@@ -66,11 +71,10 @@ NOT_YET: Mapping[str, Missing] = MappingProxyType(
             "tokens can't be checked by JWKS yet; give the public key itself"
         ),
         "controller.": _LOGGED,
-        "controller.enabled": Missing(_ONE_PROCESS),
+        "controller.enabled": Missing(_NO_CONTROLLER),
         "debug.": _LOGGED,
         "emulation.": _LOGGED,
-        "engine.redis.": _LOGGED,
-        "engine.type": Missing(_ONE_PROCESS),
+        "engine.redis.replica_client.": _LOGGED,
         "graphite.": _LOGGED,
         "grpc_api.": _LOGGED,
         "http_server.h2c_external": _LOGGED,
@@ -88,10 +92,9 @@ NOT_YET: Mapping[str, Missing] = MappingProxyType(
         "http_stream.": _LOGGED,
         "init.": _LOGGED,
         "map_broker.": _LOGGED,
-        "map_broker.type": Missing(_ONE_PROCESS),
+        "map_broker.type": Missing(_NO_MAPS),
         "opentelemetry.": _LOGGED,
-        "presence_manager.": _LOGGED,
-        "presence_manager.enabled": Missing(_ONE_PROCESS, _is_elsewhere("presence_manager")),
+        "presence_manager.redis.replica_client.": _LOGGED,
         "prometheus.": _LOGGED,
         "rpc.": _LOGGED,
         "shared_poll.": _LOGGED,

@@ -155,6 +155,9 @@ class Broker(Protocol):
     def sweep(self, now: float) -> None:
         """Free what expired; called about once a second."""
 
+    async def check(self) -> None:
+        """Raise ``EngineError`` unless publishing works now and what is published arrives."""
+
     async def subscribe(self, channel: str) -> None:
         """Return when this node surely gets what is published from now on."""
 

@@ -163,6 +163,9 @@ class MemoryEngine:
         self._result_heap.clear()
         self._presence.clear()
 
+    async def check(self) -> None:
+        """Nothing can be away."""
+
     # --- broker ---------------------------------------------------------------------------------
 
     async def subscribe(self, channel: str) -> None:

@@ -23,6 +23,7 @@ from realtime.conf.durations import parse_duration
 from realtime.conf.options import RedisEngineOptions
 from realtime.engines.base import Broker, ControlBus, PresenceManager
 from realtime.engines.memory import EPOCH_LENGTH, MemoryEngine
+from realtime.engines.redis.addresses import deployments
 from realtime.engines.redis.engine import RedisEngine, make_layer
 from realtime.engines.redis.presence import RedisPresence
 from realtime.protocol.messages import ClientInfo, Publication, StreamPosition
@@ -218,9 +219,9 @@ async def redis_under_test(
     values = {"address": (server.address,), "prefix": f"test{next(_prefixes)}"} | options
     redis_options = RedisEngineOptions(**values)
     clock, node = FakeClock(), RecordingNode()
-    layer = make_layer(redis_options, parse_duration=parse_duration)
+    places = deployments(redis_options, parse_duration=parse_duration)
     engine = RedisEngine(
-        layer,
+        make_layer(places, prefix=redis_options.prefix),
         prefix=redis_options.prefix,
         node_id=node_id,
         use_lists=redis_options.history_use_lists,

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from realtime.engines.redis.addresses import Deployment, deployments
+from realtime.engines.redis.addresses import Deployment
 from realtime.engines.redis.broker import RedisBroker
 from realtime.engines.redis.channel_layer import CAPACITY, RealtimeChannelLayer
 from realtime.engines.redis.connection import FixedResolver
@@ -17,7 +17,7 @@ from realtime.engines.redis.shard import Shard, ShardListener, SingleShard
 
 
 if TYPE_CHECKING:
-    from realtime.conf.options import RedisEngineOptions, RedisOptions, RedisPresenceOptions
+    from realtime.conf.options import RedisEngineOptions, RedisPresenceOptions
 
 
 def make_shards(places: Sequence[Deployment], listener: ShardListener) -> tuple[Shard, ...]:
@@ -36,28 +36,19 @@ def _make_shard(place: Deployment, listener: ShardListener) -> Shard:
 
 
 def make_layer(
-    options: RedisOptions,
-    *,
-    parse_duration: Callable[[object], float],
-    path: str = "engine.redis",
-    capacity: int = CAPACITY,
+    places: Sequence[Deployment], *, prefix: str, capacity: int = CAPACITY
 ) -> RealtimeChannelLayer:
     """
-    Make the channel layer of what a section of options names.
+    Make the channel layer of some deployments, which are its shards.
 
     Args:
-        options: The section.
-        parse_duration: Reads ``2s`` in a URL's query; raises ``ValueError``.
-        path: The section's, for errors.
-        capacity: Of the layer.
-
-    Raises:
-        ConfigError: An address is malformed, or what it needs beside it is missing.
+        places: In the order that decides which channels live where.
+        prefix: Of all names.
+        capacity: Messages of one layer channel that nobody has received yet.
 
     """
-    places = deployments(options, parse_duration=parse_duration, path=path)
     return RealtimeChannelLayer(
-        lambda listener: make_shards(places, listener), prefix=options.prefix, capacity=capacity
+        lambda listener: make_shards(places, listener), prefix=prefix, capacity=capacity
     )
 
 
@@ -83,6 +74,7 @@ class RedisEngine:
         use_lists: bool = False,
         clock: Callable[[], float] = time.time,
     ) -> None:
+        self.channel_layer = layer
         self.layer = layer.of_loop()
         self._clock = clock
         self._node_id = node_id

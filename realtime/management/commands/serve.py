@@ -17,7 +17,7 @@ from django.db import connections
 from django.utils.autoreload import get_child_arguments
 from django.utils.module_loading import import_string
 
-from realtime import bootstrap
+from realtime import backends, bootstrap
 from realtime.conf import loader
 from realtime.conf.options import ProcessOptions
 from realtime.conf.schema import env_name, leaves
@@ -169,10 +169,12 @@ def _name_worker(number: int) -> None:
 
 def _check(options: ProcessOptions) -> None:
     """Refuse what this server can't do."""
-    if options.workers > 1 and options.engine.type == "memory":
+    backends.check_options(options, getattr(settings, "CHANNEL_LAYERS", {}))
+    is_whole = backends.uses_redis(options) and backends.presence_type(options) != "memory"
+    if options.workers > 1 and not is_whole:
         raise CommandError(
             f"--workers {options.workers}: the memory engine lives in one process, so the clients of one worker "
-            "would not get what is published through another. Set engine.type to redis."
+            "would not get what is published through another, nor see who is there. Set engine.type to redis."
         )
     if problems := unsupported_options(options):
         raise CommandError("\n".join(problems))
@@ -239,7 +241,7 @@ def _serve(options: ProcessOptions, arguments: dict[str, Any]) -> int:
             server_options.address,
             server_options.port,
             # Two processes on the memory engine would each have half of the clients.
-            is_shared=options.engine.type != "memory",
+            is_shared=backends.uses_redis(options),
         )
     lifeline = None
     if arguments["lifeline"] >= 0:
