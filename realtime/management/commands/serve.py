@@ -145,12 +145,16 @@ class Command(BaseCommand):
             options = loader.get_options()
             _check(options)
             worker = arguments["worker"]
-            _set_up_logging(options, f"worker {worker}" if worker else "")
-            loader.log_notices()
             if options.workers > 1 and not worker:
+                _set_up_logging(options)
+                loader.log_notices()
                 status = _supervise(options)
             else:
-                status = _serve(options, arguments)
+                application = import_string(settings.ASGI_APPLICATION)
+                # After it, since an ASGI application sets Django up once more, and the logging with it.
+                _set_up_logging(options, f"worker {worker}" if worker else "")
+                loader.log_notices()
+                status = _serve(application, options, arguments)
         except ConfigError as error:
             raise CommandError(str(error)) from error
         if status:
@@ -193,7 +197,7 @@ class _Labelled(logging.Formatter):
         return f"[{self._label}] {self._inner.format(record)}"
 
 
-def _set_up_logging(options: ProcessOptions, label: str) -> None:
+def _set_up_logging(options: ProcessOptions, label: str = "") -> None:
     """
     Apply ``log.level`` and ``log.file`` where they were set.
 
@@ -219,8 +223,7 @@ def _set_up_logging(options: ProcessOptions, label: str) -> None:
                 handler.setFormatter(_Labelled(label, inner))
 
 
-def _serve(options: ProcessOptions, arguments: dict[str, Any]) -> int:
-    application = import_string(settings.ASGI_APPLICATION)
+def _serve(application: Any, options: ProcessOptions, arguments: dict[str, Any]) -> int:
     server_options = options.http_server
     tls = server_options.tls
     prefixes = (b"/connection/", *(path.encode() for path in websocket_paths(options)))
@@ -278,7 +281,8 @@ def _supervise(options: ProcessOptions) -> int:
     arguments = [*get_child_arguments(), "--port", str(kept[0].getsockname()[1])]
 
     def command(number: int, lifeline: int) -> list[str]:
-        return [*arguments, "--worker", str(number), "--lifeline", str(lifeline)]
+        # Skip the checks: they have passed here, and one warning is enough.
+        return [*arguments, "--skip-checks", f"--worker={number}", f"--lifeline={lifeline}"]
 
     async def supervise() -> int:
         settings = SupervisorSettings(
