@@ -260,6 +260,35 @@ async def test_a_stopped_node_comes_back_with_all_it_had(cluster: Cluster) -> No
     assert cluster.backend.leaves == [("jl:x", "client-2")]
 
 
+async def test_a_node_that_wakes_between_two_survivors_ticks_is_not_buried_again(
+    cluster: Cluster,
+) -> None:
+    """It is heard before it puts its entries back, so the second survivor has no dead node any more."""
+    a, b, c = [await cluster.add(name) for name in "abc"]
+    watcher = await cluster.connect(a, "jl:x")
+    await cluster.connect(b, "jl:x")
+    watcher.received()
+    cluster.engine("b").is_stopped = True
+    for _ in range(7):
+        cluster.clock.now += 1
+        for node in (a, c):
+            node.members.tick()
+        await settle()
+    cluster.clock.now += 1
+    a.members.tick()
+    await settle()
+    assert cluster.backend.leaves == [("jl:x", "client-2")]
+
+    cluster.engine("b").resume()
+    await settle()
+    c.members.tick()
+    await settle()
+
+    assert cluster.backend.leaves == [("jl:x", "client-2")]
+    assert await presence(c, "jl:x") == {"client-1", "client-2"}
+    assert told(watcher, "join") == ["client-2"]
+
+
 async def test_a_node_that_wakes_does_not_bury_the_living(cluster: Cluster) -> None:
     """It has heard nobody for a minute, but not because they were silent."""
     a, b = await cluster.add("a"), await cluster.add("b")
