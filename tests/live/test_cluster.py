@@ -369,12 +369,14 @@ async def test_a_node_without_subscribers_pays_nothing(nodes: list[Server]) -> N
     async with connected(busy, "reader", "busy"):
         before = cpu_seconds(busy.pid), cpu_seconds(idle.pid)
         for _ in range(20):
-            replies = await call(busy, "batch", commands=commands)
-            assert replies == []
+            answer = await asyncio.to_thread(
+                busy.api, "batch", {"commands": commands, "parallel": True}
+            )
+            assert answer.json["replies"] == [{"publish": {}}] * 500
         spent = cpu_seconds(busy.pid) - before[0], cpu_seconds(idle.pid) - before[1]
-    assert spent[0] > 0.2
+    assert spent[0] > 0.5
     # What it does anyway: announcements, ticks, one read of the revision a second.
-    assert spent[1] < spent[0] / 5
+    assert spent[1] < spent[0] / 10, spent
 
 
 def cpu_seconds(pid: int) -> float:
