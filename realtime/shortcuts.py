@@ -3,8 +3,9 @@ The server API for Django code: ``from realtime import publish, apublish``.
 
 Where the call runs decides how it goes. In a serving process it runs on the node's loop: ``await apublish(...)`` from a
 coroutine, ``publish(...)`` from a thread, such as a synchronous view's. In any other process (a shell, a task queue, a
-command) it is posted to ``REALTIME["API_URL"]`` with ``REALTIME["API_KEY"]`` (by default ``http_api.key``), since a memory
-engine of this process' own would have no subscribers.
+command) the Redis engine's scripts are run from there. On the memory engine, which such a process has none of, it is
+posted to ``REALTIME["API_URL"]`` with ``REALTIME["API_KEY"]`` (by default ``http_api.key``), and so are ``info`` and
+``channels``, which only a server can answer.
 
 Data is any JSON-serialisable value; ``bytes`` are JSON text already. Every function raises ``ApiError`` (with ``code`` and
 ``message``) when the server refuses, and ``EngineError`` when it cannot be asked.
@@ -19,13 +20,15 @@ import logging
 import urllib.error
 import urllib.request
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, cast
+from concurrent.futures import Future
+from typing import Any, TypeVar, cast
 
 import msgspec
+from asgiref.sync import sync_to_async
 from django.db import transaction
 from msgspec import Raw
 
-from realtime import bootstrap, commands
+from realtime import backends, bootstrap, commands, outside
 from realtime.conf.loader import get_options
 from realtime.protocol import api_messages as messages
 from realtime.protocol.errors import ClientError as ApiError
@@ -33,6 +36,8 @@ from realtime.protocol.errors import EngineError
 
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 TIMEOUT = 10.0  # seconds, for one call from thread to loop or over HTTP
 
@@ -52,6 +57,9 @@ _COMMANDS: dict[str, Callable[..., Awaitable[Any]]] = {
 }
 
 
+_SURVEYS = frozenset({"channels", "info"})
+
+
 # --- the way there ------------------------------------------------------------------------------
 
 
@@ -59,7 +67,7 @@ def _call(method: str, request: msgspec.Struct) -> dict[str, Any]:
     """Run a command from synchronous code."""
     node = bootstrap.running_node()
     if node is None or node.loop is None:
-        return _post(method, request)
+        return _call_outside(method, request)
     try:
         running = asyncio.get_running_loop()
     except RuntimeError:
@@ -69,20 +77,17 @@ def _call(method: str, request: msgspec.Struct) -> dict[str, Any]:
             f"{method}() would block the event loop that has to carry it out: await a{method}()"
         )
         raise RuntimeError(message)
-    future = asyncio.run_coroutine_threadsafe(_run(node, method, request), node.loop)
-    try:
-        return future.result(TIMEOUT)
-    except TimeoutError as error:
-        future.cancel()
-        message = f"{method} was not carried out within {TIMEOUT:g} s"
-        raise EngineError(message) from error
+    return _wait(asyncio.run_coroutine_threadsafe(_run(node, method, request), node.loop), method)
 
 
 async def _acall(method: str, request: msgspec.Struct) -> dict[str, Any]:
     """Run a command from a coroutine."""
     node = bootstrap.running_node()
     if node is None or node.loop is None:
-        return await asyncio.to_thread(_post, method, request)
+        # Not by sync_to_async where it posts: a request may take seconds, and that has one thread for all.
+        if _is_posted(method):
+            return await asyncio.to_thread(_post, method, request)
+        return await sync_to_async(_call_outside)(method, request)
     if asyncio.get_running_loop() is node.loop:
         return await _run(node, method, request)
     # async_to_sync and the like run coroutines on loops of their own.
@@ -91,8 +96,33 @@ async def _acall(method: str, request: msgspec.Struct) -> dict[str, Any]:
     )
 
 
+def _is_posted(method: str) -> bool:
+    """Whether a process that serves nobody leaves a method to a server."""
+    return method in _SURVEYS or not backends.uses_redis(get_options())
+
+
+def _call_outside(method: str, request: msgspec.Struct) -> dict[str, Any]:
+    """Run a command in a process that serves nobody."""
+    if _is_posted(method):
+        return _post(method, request)
+    future = outside.run_command(get_options(), _COMMANDS[method], request)
+    return _plain(_wait(future, method))
+
+
+def _wait(future: Future[T], method: str) -> T:
+    try:
+        return future.result(TIMEOUT)
+    except TimeoutError as error:
+        future.cancel()
+        message = f"{method} was not carried out within {TIMEOUT:g} s"
+        raise EngineError(message) from error
+
+
 async def _run(node: Any, method: str, request: msgspec.Struct) -> dict[str, Any]:
-    result = await _COMMANDS[method](node, request)
+    return _plain(await _COMMANDS[method](node, request))
+
+
+def _plain(result: Any) -> dict[str, Any]:
     return cast("dict[str, Any]", msgspec.json.decode(msgspec.json.encode(result)))
 
 

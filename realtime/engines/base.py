@@ -136,6 +136,34 @@ class BrokerEvents(Protocol):
         """Check positions at once: messages of ``channels`` (``None``: of any channel) may be lost."""
 
 
+class NobodyListens:
+    """The events where there is no node: what is published is stored and reaches nobody here."""
+
+    def on_publication(
+        self,
+        channel: str,
+        publication: Publication,
+        position: StreamPosition,
+        *,
+        delta: bool = False,
+        previous: Publication | None = None,
+        published_at: float = 0,
+    ) -> None:
+        pass
+
+    def on_join(self, channel: str, info: ClientInfo) -> None:
+        pass
+
+    def on_leave(self, channel: str, info: ClientInfo) -> None:
+        pass
+
+    def on_control(self, data: bytes) -> None:
+        pass
+
+    def on_lost(self, channels: Sequence[str] | None) -> None:
+        pass
+
+
 class Broker(Protocol):
     """
     PUB/SUB between nodes, and the streams.

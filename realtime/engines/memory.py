@@ -32,6 +32,7 @@ from realtime.engines.base import (
     BrokerEvents,
     History,
     HistoryFilter,
+    NobodyListens,
     PresenceStats,
     PublishOptions,
     PublishOutcome,
@@ -90,34 +91,6 @@ class _Stream:
         self.expires_at = _NEVER
 
 
-class _NobodyListens:
-    """The events before ``start`` and after ``close``: what is published is stored and reaches nobody."""
-
-    def on_publication(
-        self,
-        channel: str,
-        publication: Publication,
-        position: StreamPosition,
-        *,
-        delta: bool = False,
-        previous: Publication | None = None,
-        published_at: float = 0,
-    ) -> None:
-        pass
-
-    def on_join(self, channel: str, info: ClientInfo) -> None:
-        pass
-
-    def on_leave(self, channel: str, info: ClientInfo) -> None:
-        pass
-
-    def on_control(self, data: bytes) -> None:
-        pass
-
-    def on_lost(self, channels: Sequence[str] | None) -> None:
-        pass
-
-
 class MemoryEngine:
     """
     Broker, presence manager and control bus of a single process.
@@ -140,7 +113,7 @@ class MemoryEngine:
         self._clock = clock
         self._epochs = epochs
         self._node_id = node_id
-        self._events: BrokerEvents = _NobodyListens()
+        self._events: BrokerEvents = NobodyListens()
         self._on_publication = self._events.on_publication
         self._streams: dict[str, _Stream] = {}
         self._stream_heap: list[tuple[float, str]] = []
@@ -156,7 +129,7 @@ class MemoryEngine:
 
     async def close(self) -> None:
         """Forget everything; may be called twice."""
-        await self.start(_NobodyListens())
+        await self.start(NobodyListens())
         self._streams.clear()
         self._stream_heap.clear()
         self._results.clear()

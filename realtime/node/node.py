@@ -251,10 +251,11 @@ class Node:
 
     async def _leave_broker(self, channel: str) -> None:
         async with self._locks.of(channel):
-            if channel in self.hub.rooms or channel not in self._joined:
+            if channel in self.hub.rooms:
                 return
-            await self.broker.unsubscribe(channel)
+            # Before the wait: who comes meanwhile must not take the channel for joined, but wait for its turn.
             self._joined.discard(channel)
+            await self.broker.unsubscribe(channel)
 
     async def announce_join(self, subscription: Subscription) -> None:
         """Tell a channel that a client came."""

@@ -59,7 +59,7 @@ class RedisEngine:
     Args:
         layer: The deployment's channel layer.
         prefix: Of all names.
-        node_id: Of the node that this serves.
+        node_id: Of the node that this serves; empty in a process that has none and hears no control messages.
         use_lists: Keep history in lists.
         clock: Unix time in seconds.
 
@@ -83,7 +83,7 @@ class RedisEngine:
         self.broker = RedisBroker(
             self.layer,
             self._naming,
-            control=(self._naming.control, self._naming.node(node_id)),
+            control=(self._naming.control, self._naming.node(node_id)) if node_id else (),
             use_lists=use_lists,
             clock=clock,
         )

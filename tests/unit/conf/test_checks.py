@@ -174,7 +174,11 @@ def test_deployment(settings, is_debug, expected):
         ({"client": {"ping_interval": 25}}, "E001", "client.ping_interval (settings.REALTIME): "),
         ({"typo": 1}, "E002", "typo (settings.REALTIME): there is no such option"),
         ({"client": {"pong_timeout": "25s"}}, "E003", "client.pong_timeout (settings.REALTIME): "),
-        ({"engine": {"type": "redis"}}, "E004", "engine.type (settings.REALTIME): not implemented"),
+        (
+            {"map_broker": {"type": "redis"}},
+            "E004",
+            "map_broker.type (settings.REALTIME): not implemented",
+        ),
         ([], "E001", "settings.REALTIME: expected a dict"),
     ],
 )
