@@ -401,11 +401,16 @@ def is_alive(pid: int) -> bool:
 
 
 async def test_workers_share_a_port_and_a_dead_one_is_replaced(
-    make_node: MakeNode, redis: RedisServer
+    make_node: MakeNode, tmp_path: Path
 ) -> None:
     """kill -9 of one: the others go on, its clients come back, and the node takes its place under its name."""
+    pid_file = tmp_path / "pid"
     server = await asyncio.to_thread(
-        make_node, TIDEWIRE_WORKERS="3", TIDEWIRE_NODE_NAME="w", TIDEWIRE_ENGINE_REDIS_PREFIX="w"
+        make_node,
+        TIDEWIRE_WORKERS="3",
+        TIDEWIRE_NODE_NAME="w",
+        TIDEWIRE_ENGINE_REDIS_PREFIX="w",
+        TIDEWIRE_PID_FILE=str(pid_file),
     )
     wanted = {"w_1", "w_2", "w_3"}
     await eventually(lambda: asyncio.to_thread(lambda: names(server) == wanted), 30)
@@ -429,6 +434,7 @@ async def test_workers_share_a_port_and_a_dead_one_is_replaced(
 
         await eventually(is_replaced, 30)
         assert "[worker 1] " in server.log
+        assert int(pid_file.read_text()) == server.pid
         # Those of the dead worker lost their sockets, and only those.
         closes = [socket.socket.close_code is not None for socket in sockets]
         for number, socket in enumerate(sockets):
@@ -445,6 +451,7 @@ async def test_workers_share_a_port_and_a_dead_one_is_replaced(
 
         assert {await socket.closed(30) for socket in sockets} == {(3001, "shutdown")}
         assert await asyncio.to_thread(server.wait) == 0
+        assert not pid_file.exists()
 
 
 async def test_workers_end_with_a_supervisor_that_is_killed(make_node: MakeNode) -> None:
