@@ -19,6 +19,7 @@ from realtime.engines.base import Broker, ControlBus, PresenceManager
 from realtime.engines.memory import MemoryEngine
 from realtime.engines.redis.addresses import deployments
 from realtime.engines.redis.channel_layer import CAPACITY, RealtimeLoopLayer
+from realtime.engines.redis.detection import settled
 from realtime.engines.redis.engine import RedisEngine, make_layer
 from realtime.engines.redis.presence import RedisPresence
 from realtime.protocol.errors import ConfigError, EngineError
@@ -139,11 +140,13 @@ def _check_layer(setting: Mapping[str, Any] | None) -> None:
         )
 
 
-def make_backends(
+async def make_backends(
     options: ProcessOptions, channel_layer_settings: Mapping[str, Any], node_id: str
 ) -> Backends:
     """
-    Make what the options ask for, on the running loop; nothing connects yet.
+    Make what the options ask for, on the running loop; nothing stays connected yet.
+
+    A plain address of Redis is asked whether it is a cluster's.
 
     Raises:
         ConfigError: As ``check_options``.
@@ -159,20 +162,20 @@ def make_backends(
     if uses_redis(options):
         path, section = _broker_section(options)
         config = (channel_layer_settings.get(LAYER) or {}).get("CONFIG", {})
-        engine = _engine(path, section, node_id, config.get("capacity", CAPACITY))
+        engine = await _engine(path, section, node_id, config.get("capacity", CAPACITY))
         channel_layers.set(LAYER, cast("Any", engine.channel_layer))
         broker, control_bus = engine.broker, engine.control_bus
     if presence_type(options) == "redis":
         path, section = _presence_section(options)
         if engine is None or path != _broker_section(options)[0]:
-            engine = _engine(path, section, node_id, CAPACITY)
+            engine = await _engine(path, section, node_id, CAPACITY)
             layers = (engine.layer,)
         presence = engine.presence(section)
     return Backends(broker, presence, control_bus, layers)
 
 
-def _engine(path: str, section: Any, node_id: str, capacity: int) -> RedisEngine:
-    places = deployments(section, parse_duration=parse_duration, path=path)
+async def _engine(path: str, section: Any, node_id: str, capacity: int) -> RedisEngine:
+    places = await settled(deployments(section, parse_duration=parse_duration, path=path))
     return RedisEngine(
         make_layer(places, prefix=section.prefix, capacity=capacity),
         prefix=section.prefix,

@@ -116,7 +116,7 @@ async def _build() -> tuple[Node, Backends]:
     log_notices()
     configuration = await _load()
     node_id = str(uuid.uuid4())
-    backends = make_backends(options, getattr(settings, "CHANNEL_LAYERS", {}), node_id)
+    backends = await make_backends(options, getattr(settings, "CHANNEL_LAYERS", {}), node_id)
     connection_verifier, subscription_verifier = _verifiers(options)
     node = Node(
         options=options,

@@ -132,7 +132,7 @@ class Outside:
     async def _make_node(self) -> OutsideNode:
         layers = getattr(settings, "CHANNEL_LAYERS", {})
         # Without an id: it listens to no control messages and has nobody in presence.
-        backends = make_backends(self._options, layers, node_id="")
+        backends = await make_backends(self._options, layers, node_id="")
         await backends.start()
         await backends.broker.start(NobodyListens())
         return OutsideNode(self._options, self._configuration, backends, str(uuid.uuid4()))

@@ -214,6 +214,13 @@ class Broker(Protocol):
     async def remove_history(self, channel: str) -> None:
         """Drop the publications; top and epoch stay."""
 
+    async def renew(self, channel: str, epoch: str) -> None:
+        """
+        End a stream that fell back behind what was delivered of it; nothing happens unless ``epoch`` is its own.
+
+        Its offsets will be given away again, so nobody may recover over them: the next touch makes a new epoch.
+        """
+
 
 class PresenceManager(Protocol):
     """Who is in a channel."""

@@ -234,6 +234,12 @@ class MemoryEngine:
         if stream is not None:
             stream.drop_publications()
 
+    async def renew(self, channel: str, epoch: str) -> None:
+        """End a stream of this epoch; the next touch makes a new one."""
+        stream = self._streams.get(channel)
+        if stream is not None and stream.top.epoch == epoch:
+            del self._streams[channel]
+
     # --- presence -------------------------------------------------------------------------------
 
     async def add(self, channel: str, client_id: str, info: ClientInfo) -> None:

@@ -73,6 +73,7 @@ logger = logging.getLogger(__name__)
 
 TICK = 1.0  # seconds between two rounds of housekeeping
 LEAVE_DELAY = 1.0  # a channel left and joined again within it costs the broker nothing
+CHECKED_AT_ONCE = 256  # positions; after an outage all are due
 RECHECK_DELAY = 0.5  # a stream may be ahead of its own PUB/SUB message for so long
 
 
@@ -517,18 +518,33 @@ class Node:
 
     async def _check_positions(self, channels: Sequence[str] | None) -> None:
         """Compare rooms with their streams; a room that stays behind has lost something."""
-        for room in self.hub.every_room(channels):
-            if not room.positioned:
-                continue
-            try:
-                if not await self._is_in_step(room.channel):
-                    await asyncio.sleep(RECHECK_DELAY)
-                    if not await self._is_in_step(room.channel):
-                        self.hub.lose_room(room.channel)
-            except EngineError:
-                logger.warning("a position was not checked", exc_info=True)
-                continue  # the next round tries again
-            self._checked[room.channel] = self.clock()
+        rooms = [room.channel for room in self.hub.every_room(channels) if room.positioned]
+        behind = await self._out_of_step(rooms)
+        if behind:
+            await asyncio.sleep(RECHECK_DELAY)
+            for channel in await self._out_of_step(behind):
+                self.hub.lose_room(channel)
+
+    async def _out_of_step(self, channels: Sequence[str]) -> list[str]:
+        """Return those whose room is not where their stream is; what can't be read is left to the next round."""
+        found: list[str] = []
+        failure: EngineError | None = None
+        for begin in range(0, len(channels), CHECKED_AT_ONCE):
+            batch = channels[begin : begin + CHECKED_AT_ONCE]
+            answers = await asyncio.gather(*map(self._is_in_step, batch), return_exceptions=True)
+            for channel, answer in zip(batch, answers, strict=True):
+                if isinstance(answer, EngineError):
+                    failure = answer
+                elif isinstance(answer, BaseException):
+                    raise answer
+                else:
+                    if channel in self.hub.rooms:
+                        self._checked[channel] = self.clock()
+                    if not answer:
+                        found.append(channel)
+        if failure is not None:
+            logger.warning("positions were not checked: %s", failure)
+        return found
 
     async def _is_in_step(self, channel: str) -> bool:
         room = self.hub.rooms.get(channel)
@@ -536,10 +552,15 @@ class Node:
             return True
         before = room.offset
         meta_ttl = next(iter(room.positioned.values())).options.history_meta_ttl
-        history = await self.broker.history(channel, HistoryFilter(limit=0), meta_ttl)
+        top = (await self.broker.history(channel, HistoryFilter(limit=0), meta_ttl)).top
         if room.offset != before:
             return True  # it moves, so each publication checks it
-        return (history.top.offset, history.top.epoch) == (room.offset, room.epoch)
+        if top.epoch == room.epoch and top.offset < room.offset:
+            # A master that died before its replica had everything: what was delivered is not in the stream.
+            logger.warning("a stream fell back", extra={"channel": channel})
+            await self.broker.renew(channel, top.epoch)
+            return False
+        return (top.offset, top.epoch) == (room.offset, room.epoch)
 
     # --- configuration ---------------------------------------------------------------------------
 

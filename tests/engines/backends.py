@@ -13,9 +13,9 @@ import functools
 import itertools
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
@@ -24,11 +24,12 @@ from realtime.conf.options import RedisEngineOptions
 from realtime.engines.base import Broker, ControlBus, PresenceManager
 from realtime.engines.memory import EPOCH_LENGTH, MemoryEngine
 from realtime.engines.redis.addresses import deployments
+from realtime.engines.redis.detection import settled
 from realtime.engines.redis.engine import RedisEngine, make_layer
 from realtime.engines.redis.presence import RedisPresence
 from realtime.protocol.messages import ClientInfo, Publication, StreamPosition
 from tests import redis_servers
-from tests.redis_servers import RedisServer
+from tests.redis_servers import ClusterServers, RedisServer
 
 
 ARRIVAL_TIMEOUT = 5.0
@@ -181,45 +182,71 @@ end
 _prefixes = itertools.count(1)
 
 
+StartedT = TypeVar("StartedT")
+
+
+def _start_until_exit(context: AbstractContextManager[StartedT]) -> StartedT:
+    atexit.register(context.__exit__, None, None, None)
+    return context.__enter__()
+
+
 @functools.cache
 def shared_redis() -> RedisServer:
     """Start a Redis for this test process; tests on it have a prefix of their own each."""
-    context = redis_servers.single()
-    server = context.__enter__()
-    atexit.register(context.__exit__, None, None, None)
-    return server
+    return _start_until_exit(redis_servers.single())
+
+
+@functools.cache
+def shared_shards() -> list[RedisServer]:
+    """Start three of them."""
+    return _start_until_exit(redis_servers.several(3))
+
+
+@functools.cache
+def shared_cluster() -> ClusterServers:
+    """Start a cluster of three masters."""
+    return _start_until_exit(redis_servers.cluster())
 
 
 @dataclass
 class RedisUnderTest:
     """An engine on a Redis, and what a test may want to turn."""
 
-    server: RedisServer
+    servers: Sequence[RedisServer]
     options: RedisEngineOptions
     clock: FakeClock
     node: RecordingNode
     engine: RedisEngine
     presence: RedisPresence
 
+    @property
+    def server(self) -> RedisServer:
+        """The one there is."""
+        (server,) = self.servers
+        return server
+
     async def pass_time(self, seconds: float) -> None:
         self.clock.advance(seconds)
-        self.server.call("EVAL", _PASS_TIME, 0, f"{self.options.prefix}.*", int(seconds * 1000))
+        for server in self.servers:
+            server.call("EVAL", _PASS_TIME, 0, f"{self.options.prefix}.*", int(seconds * 1000))
 
     async def lose_streams(self) -> None:
-        for key in self.server.call("KEYS", f"{self.options.prefix}.*"):
-            self.server.call("DEL", key)
+        for server in self.servers:
+            for key in server.call("KEYS", f"{self.options.prefix}.*"):
+                server.call("DEL", key)
 
 
 @asynccontextmanager
 async def redis_under_test(
-    server: RedisServer | None = None, *, node_id: str = "node-1", **options: Any
+    *servers: RedisServer, node_id: str = "node-1", **options: Any
 ) -> AsyncIterator[RedisUnderTest]:
-    """Start an engine on a Redis."""
-    server = server or shared_redis()
-    values = {"address": (server.address,), "prefix": f"test{next(_prefixes)}"} | options
+    """Start an engine on some Redis; several are shards, unless ``options`` name the addresses."""
+    servers = servers or (shared_redis(),)
+    addresses = tuple(server.address for server in servers)
+    values = {"address": addresses, "prefix": f"test{next(_prefixes)}"} | options
     redis_options = RedisEngineOptions(**values)
     clock, node = FakeClock(), RecordingNode()
-    places = deployments(redis_options, parse_duration=parse_duration)
+    places = await settled(deployments(redis_options, parse_duration=parse_duration))
     engine = RedisEngine(
         make_layer(places, prefix=redis_options.prefix),
         prefix=redis_options.prefix,
@@ -230,15 +257,15 @@ async def redis_under_test(
     presence = engine.presence(redis_options)
     await engine.broker.start(node)
     try:
-        yield RedisUnderTest(server, redis_options, clock, node, engine, presence)
+        yield RedisUnderTest(servers, redis_options, clock, node, engine, presence)
     finally:
         await engine.broker.close()
 
 
 @asynccontextmanager
-async def redis_engine(**options: Any) -> AsyncIterator[EngineUnderTest]:
-    """Yield the Redis engine on a real Redis; its clock is moved by moving the ends of keys."""
-    async with redis_under_test(**options) as under_test:
+async def redis_engine(*servers: RedisServer, **options: Any) -> AsyncIterator[EngineUnderTest]:
+    """Yield the Redis engine on real servers; its clock is moved by moving the ends of keys."""
+    async with redis_under_test(*servers, **options) as under_test:
         yield EngineUnderTest(
             broker=under_test.engine.broker,
             presence=under_test.presence,
@@ -253,8 +280,21 @@ async def redis_engine(**options: Any) -> AsyncIterator[EngineUnderTest]:
         )
 
 
+def sharded_engine() -> AbstractAsyncContextManager[EngineUnderTest]:
+    """Open the Redis engine on three servers that know nothing of each other."""
+    return redis_engine(*shared_shards())
+
+
+def cluster_engine() -> AbstractAsyncContextManager[EngineUnderTest]:
+    """Open the Redis engine on a cluster."""
+    cluster = shared_cluster()
+    return redis_engine(*cluster.masters, cluster_address=(",".join(cluster.addresses),))
+
+
 EngineFactory = Callable[[], AbstractAsyncContextManager[EngineUnderTest]]
 ENGINES: list[Any] = [
     pytest.param(memory_engine, id="memory"),
     pytest.param(redis_engine, id="redis", marks=pytest.mark.redis),
+    pytest.param(sharded_engine, id="redis-shards", marks=pytest.mark.redis),
+    pytest.param(cluster_engine, id="redis-cluster", marks=pytest.mark.redis),
 ]

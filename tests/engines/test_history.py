@@ -314,3 +314,28 @@ async def test_lost_streams_come_back_under_another_epoch(engine: EngineUnderTes
     assert outcome.position.offset == 1
     assert outcome.position.epoch != outcomes[0].position.epoch
     assert await offsets(engine) == [1]
+
+
+async def test_a_stream_that_is_renewed_begins_again_in_a_new_epoch(
+    engine: EngineUnderTest,
+) -> None:
+    """Nothing of it is left; one of another epoch is not touched."""
+    first = await top(engine)
+    await publish_many(engine, 3)
+
+    await engine.broker.renew("c", "other")
+    kept = await engine.broker.history("c", EVERYTHING, META_TTL)
+    await engine.broker.renew("c", first.epoch)
+    (outcome,) = await publish_many(engine, 1)
+    renewed = await engine.broker.history("c", EVERYTHING, META_TTL)
+
+    assert [stored.offset for stored in kept.publications] == [1, 2, 3]
+    assert kept.top.epoch == first.epoch
+    assert outcome.position == renewed.top
+    assert renewed.top.epoch != first.epoch
+    assert [stored.offset for stored in renewed.publications] == [1]
+
+
+async def test_renewing_what_is_not_there_is_no_error(engine: EngineUnderTest) -> None:
+    """A channel that nobody touched has no stream to end."""
+    await engine.broker.renew("unknown", "epoch")

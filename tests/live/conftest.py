@@ -49,6 +49,14 @@ CONFIGURATION = {
                 "force_recovery": True,
             },
             {
+                "name": "long",
+                "allow_subscribe_for_client": True,
+                "allow_subscribe_for_anonymous": True,
+                "history_size": 100_000,
+                "history_ttl": "1h",
+                "force_recovery": True,
+            },
+            {
                 "name": "cache",
                 "allow_subscribe_for_client": True,
                 "allow_subscribe_for_anonymous": True,

@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from channels_redis.pubsub import RedisPubSubChannelLayer, RedisPubSubLoopLayer
@@ -216,10 +216,12 @@ class RealtimeLoopLayer(RedisPubSubLoopLayer):
         """Nothing can be checked yet."""
         logger.warning("subscriptions in Redis are lost", extra={"channels": len(self._joined)})
 
-    def on_restored(self, shard: Shard) -> None:
+    def on_restored(self, shard: Shard, names: Collection[bytes] | None = None) -> None:
         """Have the node check what it may have missed."""
         channels: list[str] | None = None
-        if len(self.shards) > 1:
+        if names is not None:
+            channels = [self._joined[name] for name in names if name in self._joined]
+        elif len(self.shards) > 1:
             place = list(self.shards).index(shard)
             channels = [
                 channel

@@ -23,9 +23,10 @@ from realtime.engines.redis.link import (
     RedisError,
     SubscriptionLink,
     UnsupportedServerError,
-    check_version,
+    check_server,
     gone,
     greet,
+    open_link,
     pack,
 )
 from realtime.protocol.errors import ConfigError, EngineError
@@ -82,13 +83,16 @@ class _Connection:
         connect_timeout: float,
         io_timeout: float,
         force_resp2: bool,
+        is_in_cluster: bool,
     ) -> None:
         self._resolver = resolver
         self._connect_timeout = connect_timeout
         self._io_timeout = io_timeout
         self._force_resp2 = force_resp2
+        self._is_in_cluster = is_in_cluster
         self._task: asyncio.Task[None] | None = None
         self._socket: Link | None = None
+        self._retry = asyncio.Event()
         self._label = ""
         self.server: dict[str, Any] = {}
         self.failure: Exception | None = None
@@ -121,7 +125,8 @@ class _Connection:
         self.reset()
 
     def reset(self) -> None:
-        """Drop the socket and connect anew, to where the resolver says then."""
+        """Drop the socket and connect anew at once, to where the resolver says then."""
+        self._retry.set()
         if self._socket is not None:
             self._socket.abort()
 
@@ -144,41 +149,27 @@ class _Connection:
                     link.abort()
                 if not first.done():
                     first.set_result(None)
-            await asyncio.sleep(delay * random.uniform(0.8, 1.2))  # noqa: S311 -- spreads nodes, no secret
+            with contextlib.suppress(TimeoutError):
+                # Not all nodes at once; no secret.
+                async with asyncio.timeout(delay * random.uniform(0.8, 1.2)):  # noqa: S311
+                    await self._retry.wait()
+            self._retry.clear()
             delay = min(delay * 2, LAST_RETRY)
 
     async def _connect(self) -> Link:
         endpoint = await self._resolver.resolve()
+        self._label = endpoint.label
         async with asyncio.timeout(self._connect_timeout):
-            link = await self._open(endpoint)
+            link = await open_link(endpoint, self._make_link)
         self._socket = link
         try:
             async with asyncio.timeout(self._io_timeout):
                 self.server = await greet(link, endpoint, force_resp2=self._force_resp2)
-                check_version(self.server, endpoint)
+                check_server(self.server, endpoint, is_in_cluster=self._is_in_cluster)
             await self._use(link)
         except BaseException:
             link.abort()
             raise
-        return link
-
-    async def _open(self, endpoint: Endpoint) -> Link:
-        loop = asyncio.get_running_loop()
-        if endpoint.path:
-            _, link = await loop.create_unix_connection(
-                self._make_link, endpoint.path, ssl=endpoint.ssl_context
-            )
-        else:
-            _, link = await loop.create_connection(
-                self._make_link,
-                endpoint.host,
-                endpoint.port,
-                ssl=endpoint.ssl_context,
-                server_hostname=(endpoint.server_name or endpoint.host)
-                if endpoint.ssl_context
-                else None,
-            )
-        self._label = endpoint.label
         return link
 
     def _make_link(self) -> Link:
@@ -231,6 +222,7 @@ class CommandConnection(_Connection):
         connect_timeout: Of one attempt, in seconds.
         io_timeout: Of one answer, in seconds.
         force_resp2: Do not try RESP3.
+        is_in_cluster: Whether the server may be one of a cluster, where channels have other names.
         on_connected: Called with each new connection.
 
     """
@@ -242,6 +234,7 @@ class CommandConnection(_Connection):
         connect_timeout: float = 1.0,
         io_timeout: float = 4.0,
         force_resp2: bool = False,
+        is_in_cluster: bool = False,
         on_connected: Callable[[], None] | None = None,
     ) -> None:
         super().__init__(
@@ -249,6 +242,7 @@ class CommandConnection(_Connection):
             connect_timeout=connect_timeout,
             io_timeout=io_timeout,
             force_resp2=force_resp2,
+            is_in_cluster=is_in_cluster,
         )
         self._on_connected = on_connected
         self._link: Link | None = None
@@ -321,6 +315,7 @@ class SubscriptionConnection(_Connection):
         connect_timeout: Of one attempt, in seconds.
         io_timeout: Of one answer, in seconds.
         force_resp2: Do not try RESP3.
+        is_in_cluster: Whether the server may be one of a cluster, where channels have other names.
 
     """
 
@@ -336,12 +331,14 @@ class SubscriptionConnection(_Connection):
         connect_timeout: float = 1.0,
         io_timeout: float = 4.0,
         force_resp2: bool = False,
+        is_in_cluster: bool = False,
     ) -> None:
         super().__init__(
             resolver,
             connect_timeout=connect_timeout,
             io_timeout=io_timeout,
             force_resp2=force_resp2,
+            is_in_cluster=is_in_cluster,
         )
         self.on_message = on_message
         self.message_kind = b"smessage" if is_sharded else b"message"
@@ -470,11 +467,19 @@ class SubscriptionConnection(_Connection):
         names = tuple(self._wanted)
         size = self._batch_size
         async with asyncio.timeout(self._io_timeout + len(names) / RESUBSCRIBE_RATE):
-            for future in [
+            asked = [
                 self._ask_on(link, self._subscribe_kind, names[at : at + size])
                 for at in range(0, len(names), size)
-            ]:
-                await future
+            ]
+            for number, future in enumerate(asked):
+                try:
+                    await future
+                except RedisError:
+                    if self._on_dropped is None:
+                        raise
+                    # Its slot moved while nobody listened.
+                    self._wanted.pop(names[number], None)
+                    self._on_dropped(names[number])
         if link.lost.done():
             raise EngineError(GONE)
         self._link = link

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 from realtime.engines.redis.addresses import Deployment
 from realtime.engines.redis.broker import RedisBroker
 from realtime.engines.redis.channel_layer import CAPACITY, RealtimeChannelLayer
+from realtime.engines.redis.cluster import ClusterShard
 from realtime.engines.redis.connection import FixedResolver
 from realtime.engines.redis.control import RedisControlBus
 from realtime.engines.redis.keys import Naming
 from realtime.engines.redis.presence import RedisPresence
+from realtime.engines.redis.sentinel import SentinelShard
 from realtime.engines.redis.shard import Shard, ShardListener, SingleShard
 
 
@@ -26,6 +28,10 @@ def make_shards(places: Sequence[Deployment], listener: ShardListener) -> tuple[
 
 
 def _make_shard(place: Deployment, listener: ShardListener) -> Shard:
+    if place.kind == "cluster":
+        return ClusterShard(place, listener)
+    if place.kind == "sentinel":
+        return SentinelShard(place, listener)
     return SingleShard(
         FixedResolver(place.data),
         listener,

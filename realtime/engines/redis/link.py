@@ -12,7 +12,8 @@ import asyncio
 import logging
 import socket
 from collections import deque
-from typing import Any, Protocol, cast
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar, cast
 
 from hiredis import Reader, ReplyError, pack_command
 
@@ -249,6 +250,23 @@ class SubscriptionLink(Link):
 
 # --- connecting -------------------------------------------------------------------------------------
 
+LinkT = TypeVar("LinkT", bound=Link)
+
+
+async def open_link(endpoint: Endpoint, make_link: Callable[[], LinkT]) -> LinkT:
+    """Connect, nothing said yet; raises ``OSError``."""
+    loop = asyncio.get_running_loop()
+    if endpoint.path:
+        _, link = await loop.create_unix_connection(
+            make_link, endpoint.path, ssl=endpoint.ssl_context
+        )
+        return link
+    name = (endpoint.server_name or endpoint.host) if endpoint.ssl_context else None
+    _, link = await loop.create_connection(
+        make_link, endpoint.host, endpoint.port, ssl=endpoint.ssl_context, server_hostname=name
+    )
+    return link
+
 
 async def greet(link: Link, endpoint: Endpoint, *, force_resp2: bool) -> dict[str, Any]:
     """
@@ -306,7 +324,14 @@ def _texts(reply: Any) -> dict[str, Any]:
     }
 
 
-def check_version(server: dict[str, Any], endpoint: Endpoint) -> None:
+def check_server(server: dict[str, Any], endpoint: Endpoint, *, is_in_cluster: bool) -> None:
+    """Raise ``UnsupportedServerError`` where the engine can't work with what a server says of itself."""
+    if server.get("mode") == "cluster" and not is_in_cluster:
+        message = (
+            f"Redis at {endpoint.label} is a cluster and was away when this was found out at start: "
+            "start again, or name it in cluster_address"
+        )
+        raise UnsupportedServerError(message)
     numbers = str(server.get("version", "")).split(".")
     if not all(number.isdigit() for number in numbers[:2]):
         return

@@ -7,7 +7,7 @@ when something may have been missed.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Collection, Sequence
 from typing import Any, Protocol
 
 from realtime.engines.redis.connection import (
@@ -29,8 +29,12 @@ class ShardListener(Protocol):
     def on_lost(self, shard: Shard) -> None:
         """Messages may be missed from now on."""
 
-    def on_restored(self, shard: Shard) -> None:
-        """All names are subscribed again and commands are carried out: time to check what was missed."""
+    def on_restored(self, shard: Shard, names: Collection[bytes] | None = None) -> None:
+        """
+        All names are subscribed again and commands are carried out: time to check what was missed.
+
+        ``names``: only of these something may have been; ``None``: of any.
+        """
 
 
 class Shard(Protocol):

@@ -152,6 +152,9 @@ class MemberEngine:
     async def remove_history(self, channel: str) -> None:
         await (await self._reach()).remove_history(channel)
 
+    async def renew(self, channel: str, epoch: str) -> None:
+        await (await self._reach()).renew(channel, epoch)
+
     # --- presence --------------------------------------------------------------------------------
 
     async def add(self, channel: str, client_id: str, info: ClientInfo) -> None:
