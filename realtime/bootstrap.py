@@ -18,6 +18,7 @@ from django.conf import settings
 
 from realtime.auth.tokens import TokenVerifier
 from realtime.backends import Backends, make_backends
+from realtime.conf import loader
 from realtime.conf.loader import get_options, log_notices
 from realtime.conf.options import ProcessOptions
 from realtime.conf.snapshot import (
@@ -28,6 +29,7 @@ from realtime.conf.snapshot import (
 )
 from realtime.node.control import ReloadConfiguration
 from realtime.node.node import Node
+from realtime.protocol.errors import ConfigError
 from realtime.version import VERSION
 
 
@@ -115,15 +117,7 @@ async def _build() -> tuple[Node, Backends]:
     configuration = await _load()
     node_id = str(uuid.uuid4())
     backends = await make_backends(options, getattr(settings, "CHANNEL_LAYERS", {}), node_id)
-    connection_verifier = TokenVerifier(
-        options.client.token, skip_signature=options.client.insecure_skip_token_signature_verify
-    )
-    subscription_verifier = connection_verifier
-    if options.client.subscription_token.enabled:
-        subscription_verifier = TokenVerifier(
-            options.client.subscription_token,
-            skip_signature=options.client.insecure_skip_token_signature_verify,
-        )
+    connection_verifier, subscription_verifier = _verifiers(options)
     node = Node(
         options=options,
         configuration=configuration,
@@ -138,6 +132,37 @@ async def _build() -> tuple[Node, Backends]:
         reload=_load,
     )
     return node, backends
+
+
+def _verifiers(options: ProcessOptions) -> tuple[TokenVerifier, TokenVerifier]:
+    """Make what verifies connection tokens, and subscription tokens."""
+    is_insecure = options.client.insecure_skip_token_signature_verify
+    for_connections = TokenVerifier(options.client.token, skip_signature=is_insecure)
+    if not options.client.subscription_token.enabled:
+        return for_connections, for_connections
+    for_subscriptions = TokenVerifier(options.client.subscription_token, skip_signature=is_insecure)
+    return for_connections, for_subscriptions
+
+
+async def reload_options() -> None:
+    """
+    Read every source of configuration again, and go on with what it says.
+
+    Listeners, the engine, log levels and timers keep what they were started with. Options that do not validate change
+    nothing.
+    """
+    node = _node
+    if node is None:
+        return
+    logger.info("reloading configuration")
+    try:
+        options = await sync_to_async(loader.reload)()
+    except ConfigError:
+        logger.exception("the new configuration is refused, the one before stays in force")
+        return
+    node.take_options(options, *_verifiers(options))
+    if await node.reload():
+        logger.info("configuration successfully reloaded")
 
 
 async def _load() -> Configuration:

@@ -337,18 +337,26 @@ def get_loaded() -> Loaded:
 
     """
     if _Process.loaded is None:
-        # Here and not at the top: the settings may not be configured when this module is imported.
-        from django.conf import settings
-
-        _Process.loaded = load(
-            getattr(settings, "REALTIME", {}), os.environ, is_debug=bool(settings.DEBUG)
-        )
+        _Process.loaded = _load_for_process()
     return _Process.loaded
+
+
+def _load_for_process() -> Loaded:
+    # Here and not at the top: the settings may not be configured when this module is imported.
+    from django.conf import settings
+
+    return load(getattr(settings, "REALTIME", {}), os.environ, is_debug=bool(settings.DEBUG))
 
 
 def get_options() -> ProcessOptions:
     """Return this process's options; raises ``ConfigError`` as ``get_loaded`` does."""
     return get_loaded().options
+
+
+def reload() -> ProcessOptions:
+    """Read the sources again; raises ``ConfigError``, and what was loaded before stays in force then."""
+    _Process.loaded = _load_for_process()
+    return _Process.loaded.options
 
 
 def reset() -> None:

@@ -107,10 +107,12 @@ class Membership:
 
     def on_own_message(self) -> None:
         """Take this node's own announcement, back from the bus."""
-        if self._registry.hear_myself(self._clock()):
+        was_away = self._registry.hear_myself(self._clock())
+        if self._has_to_restore:
+            self._work("restore", self._restore())
+        elif was_away:
             logger.warning("this node was cut off or stopped: its presence entries are put back")
-            self._has_to_restore = True
-            self._go_on()
+            self._come_back()
 
     def on_shutdown(self, uid: str) -> None:
         """Take another node's farewell."""
@@ -121,8 +123,14 @@ class Membership:
     def on_buried(self) -> None:
         """Others took this node for dead and told its clients' leaves."""
         logger.warning("other nodes took this one for dead: its presence entries are put back")
-        self._has_to_restore = self._has_to_rejoin = True
-        self._go_on()
+        self._has_to_rejoin = True
+        self._come_back()
+
+    def _come_back(self) -> None:
+        # Once this node is heard again: entries that come earlier could be buried by another survivor, whose turn is
+        # a second later. What is heard here next was said after this moment, or it is old news that comes in order.
+        self._has_to_restore = True
+        self._work("announce", self._announce())
 
     def on_lost(self) -> None:
         """The bus may have lost messages."""
@@ -134,19 +142,14 @@ class Membership:
         """Do what is due."""
         now = self._clock()
         # A tick comes a little early or late; half of one is the tolerance.
-        if now - self._announced_at >= ANNOUNCE_INTERVAL - 0.5:
+        if now - self._announced_at >= ANNOUNCE_INTERVAL - 0.5 or self._has_to_restore:
             self._work("announce", self._announce())
         for uid in self._registry.dead(now):
             self._work(uid, self._bury(uid))
         self._expect_answers()
-        self._go_on()
 
     def _expect_answers(self) -> None:
         self._node.surveys.expect_only({each.uid for each in self.others()})
-
-    def _go_on(self) -> None:
-        if self._has_to_restore:
-            self._work("restore", self._restore())
 
     def _work(self, what: str, coroutine: Coroutine[Any, Any, None]) -> None:
         """Run something unless it runs already: a slow engine must not pile up rounds."""

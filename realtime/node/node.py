@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 from msgspec import Raw
+from msgspec.structs import replace
 
 from realtime.engines.base import HistoryFilter
 from realtime.namespaces.globs import compile_glob
@@ -81,7 +82,7 @@ class Node:
     A process with connections.
 
     Args:
-        options: Process options, fixed for its life.
+        options: Process options; ``take_options`` replaces those that are read again and again.
         configuration: The rows' snapshot; ``reload`` replaces it in one step.
         broker: Streams and PUB/SUB.
         presence: Who is in a channel.
@@ -567,15 +568,34 @@ class Node:
 
     # --- configuration ---------------------------------------------------------------------------
 
-    async def reload(self) -> None:
-        """Take the configuration's rows anew; rows that do not validate leave the old one in force."""
+    def take_options(
+        self,
+        options: ProcessOptions,
+        connection_verifier: TokenVerifier,
+        subscription_verifier: TokenVerifier,
+    ) -> None:
+        """Go on with other options; intervals that timers run on stay until the next start."""
+        before = self.options.client
+        client = replace(
+            options.client,
+            ping_interval=before.ping_interval,
+            pong_timeout=before.pong_timeout,
+            presence_update_interval=before.presence_update_interval,
+        )
+        self.options = replace(options, client=client)
+        self.connection_verifier = connection_verifier
+        self.subscription_verifier = subscription_verifier
+
+    async def reload(self) -> bool:
+        """Take the configuration's rows anew; False means that they do not validate, and the old ones stay in force."""
         if self._reload is None:
-            return
+            return True
         try:
             configuration = await self._reload()
         except errors.ConfigError:
             logger.exception("the new configuration is refused, the one before stays in force")
-            return
+            return False
         self.configuration = configuration
         self.table = configuration.table
         logger.info("configuration reloaded", extra={"revision": configuration.revision})
+        return True

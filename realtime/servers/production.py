@@ -39,6 +39,7 @@ DRAIN_PER_SECOND = 1000
 MAX_DRAIN_SECONDS = 5.0
 
 Drain = Callable[[float], Awaitable[object]]
+Reload = Callable[[], Awaitable[object]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +168,7 @@ class TidewireServer(Server):
         shutdown_seconds: The limit of the whole shutdown.
         drain: Sends all clients away within so many seconds; called once the sockets are closed.
         on_started: Called when the server takes connections.
+        reload: Awaited at SIGHUP, whose default would end the process.
 
     Attributes:
         exit_status: For the process: 0, or 1 when the shutdown took too long.
@@ -180,6 +182,7 @@ class TidewireServer(Server):
         shutdown_seconds: float,
         drain: Drain,
         on_started: Callable[[], None],
+        reload: Reload | None = None,
     ) -> None:
         super().__init__(config)
         self.server_state = DrainableState()
@@ -187,12 +190,20 @@ class TidewireServer(Server):
         self._shutdown_seconds = shutdown_seconds
         self._drain = drain
         self._on_started = on_started
+        self._reload = reload
+        self._reloading: asyncio.Task[None] | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start, and say so."""
         await super().startup(sockets)
         _spare_the_collector()
+        if self._reload is not None and threading.current_thread() is threading.main_thread():
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._hang_up)
         self._on_started()
+
+    def _hang_up(self) -> None:
+        assert self._reload is not None
+        self._reloading = asyncio.ensure_future(_follow(self._reloading, self._reload))
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop accepting, send the clients away, then end what is left."""
@@ -256,8 +267,23 @@ def _spare_the_collector() -> None:
     gc.set_threshold(10_000, 20, 100)
 
 
+async def _follow(before: asyncio.Task[None] | None, reload: Reload) -> None:
+    """Reload once the reload before has ended: the last one decides."""
+    if before is not None:
+        await before
+    try:
+        await reload()
+    except Exception:
+        logger.exception("the configuration was not reloaded")
+
+
 def make_server(
-    application: Any, settings: ServeSettings, *, drain: Drain, on_started: Callable[[], None]
+    application: Any,
+    settings: ServeSettings,
+    *,
+    drain: Drain,
+    on_started: Callable[[], None],
+    reload: Reload | None = None,
 ) -> TidewireServer:
     """Put uvicorn together as we use it."""
     context = settings.ssl_context
@@ -281,7 +307,11 @@ def make_server(
         ssl_context_factory=None if context is None else lambda *_: context,
     )
     return TidewireServer(
-        config, shutdown_seconds=settings.shutdown_seconds, drain=drain, on_started=on_started
+        config,
+        shutdown_seconds=settings.shutdown_seconds,
+        drain=drain,
+        on_started=on_started,
+        reload=reload,
     )
 
 

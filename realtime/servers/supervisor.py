@@ -117,7 +117,7 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop, number)
-        loop.add_signal_handler(signal.SIGHUP, self._pass_on, signal.SIGHUP)
+        loop.add_signal_handler(signal.SIGHUP, self._reload)
         first = await self._start(1)
         if not await first.serves() and not self._stopping.is_set():
             status = await first.end()
@@ -194,6 +194,12 @@ class Supervisor:
         logger.info("shutting down the workers ...")
         self._stopping.set()
         self._pass_on(signal.SIGTERM)
+
+    def _reload(self) -> None:
+        # One that still starts reads everything anyway, and may not listen to the signal yet.
+        for worker in tuple(self._workers.values()):
+            if worker.serving_since is not None:
+                worker.send(signal.SIGHUP)
 
     def _pass_on(self, number: signal.Signals) -> None:
         for worker in tuple(self._workers.values()):

@@ -145,12 +145,16 @@ class Command(BaseCommand):
             options = loader.get_options()
             _check(options)
             worker = arguments["worker"]
-            _set_up_logging(options, f"worker {worker}" if worker else "")
-            loader.log_notices()
             if options.workers > 1 and not worker:
+                _set_up_logging(options)
+                loader.log_notices()
                 status = _supervise(options)
             else:
-                status = _serve(options, arguments)
+                application = import_string(settings.ASGI_APPLICATION)
+                # After it, since an ASGI application sets Django up once more, and the logging with it.
+                _set_up_logging(options, f"worker {worker}" if worker else "")
+                loader.log_notices()
+                status = _serve(application, options, arguments)
         except ConfigError as error:
             raise CommandError(str(error)) from error
         if status:
@@ -170,10 +174,11 @@ def _name_worker(number: int) -> None:
 def _check(options: ProcessOptions) -> None:
     """Refuse what this server can't do."""
     backends.check_options(options, getattr(settings, "CHANNEL_LAYERS", {}))
-    if options.workers > 1 and not backends.uses_redis(options):
+    is_whole = backends.uses_redis(options) and backends.presence_type(options) != "memory"
+    if options.workers > 1 and not is_whole:
         raise CommandError(
             f"--workers {options.workers}: the memory engine lives in one process, so the clients of one worker "
-            "would not get what is published through another. Set engine.type to redis."
+            "would not get what is published through another, nor see who is there. Set engine.type to redis."
         )
     if problems := unsupported_options(options):
         raise CommandError("\n".join(problems))
@@ -192,7 +197,7 @@ class _Labelled(logging.Formatter):
         return f"[{self._label}] {self._inner.format(record)}"
 
 
-def _set_up_logging(options: ProcessOptions, label: str) -> None:
+def _set_up_logging(options: ProcessOptions, label: str = "") -> None:
     """
     Apply ``log.level`` and ``log.file`` where they were set.
 
@@ -218,8 +223,7 @@ def _set_up_logging(options: ProcessOptions, label: str) -> None:
                 handler.setFormatter(_Labelled(label, inner))
 
 
-def _serve(options: ProcessOptions, arguments: dict[str, Any]) -> int:
-    application = import_string(settings.ASGI_APPLICATION)
+def _serve(application: Any, options: ProcessOptions, arguments: dict[str, Any]) -> int:
     server_options = options.http_server
     tls = server_options.tls
     prefixes = (b"/connection/", *(path.encode() for path in websocket_paths(options)))
@@ -257,7 +261,13 @@ def _serve(options: ProcessOptions, arguments: dict[str, Any]) -> int:
         if lifeline is not None:
             lifeline.say_serving()
 
-    server = production.make_server(application, serve_settings, drain=_drain, on_started=announce)
+    server = production.make_server(
+        application,
+        serve_settings,
+        drain=_drain,
+        on_started=announce,
+        reload=bootstrap.reload_options,
+    )
     # The workers' supervisor has the file.
     return production.run(server, sockets, "" if lifeline is not None else options.pid_file)
 
@@ -272,7 +282,8 @@ def _supervise(options: ProcessOptions) -> int:
     arguments = [*get_child_arguments(), "--port", str(kept[0].getsockname()[1])]
 
     def command(number: int, lifeline: int) -> list[str]:
-        return [*arguments, "--worker", str(number), "--lifeline", str(lifeline)]
+        # Skip the checks: they have passed here, and one warning is enough.
+        return [*arguments, "--skip-checks", f"--worker={number}", f"--lifeline={lifeline}"]
 
     async def supervise() -> int:
         settings = SupervisorSettings(

@@ -151,7 +151,7 @@ def _api(root: str, key: str) -> Any:
     ("flags", "message"),
     [
         (["--workers", "2"], "the memory engine lives in one process"),
-        (["--workers", "0"], "there is always one"),
+        (["--workers", "0"], "expected 1 or more, got 0"),
         (["--http_server.internal_port", "9000"], "http_server.internal_port"),
         (["-a", "192.0.2.1", "-p", "8000"], "can't listen on 192.0.2.1:8000"),
         (["-p", "http"], "http_server.port"),

@@ -624,3 +624,20 @@ def test_notices_are_logged_once(settings, monkeypatch, caplog):
     ]
     assert caplog.records[0].var == "TIDEWIRE_TYPO"
     assert caplog.records[1].key == "sse.enabled"
+
+
+@pytest.mark.usefixtures("_fresh")
+def test_options_that_are_read_again_take_the_place_of_those_before(settings):
+    """Unless they make no sense: then those before stay in force."""
+    settings.REALTIME = {"client": {"channel_limit": 1}}
+    loader.get_options()
+    settings.REALTIME = {"client": {"channel_limit": 2}}
+
+    again = loader.reload()
+
+    assert again.client.channel_limit == 2
+    assert loader.get_options() is again
+    settings.REALTIME = {"typo": 1}
+    with pytest.raises(ConfigError):
+        loader.reload()
+    assert loader.get_options() is again

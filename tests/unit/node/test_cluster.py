@@ -12,6 +12,7 @@ import pytest
 from msgspec import Raw
 
 from realtime import commands
+from realtime.auth.tokens import TokenVerifier
 from realtime.conf.options import ProcessOptions
 from realtime.conf.snapshot import Configuration
 from realtime.namespaces.globs import GlobError
@@ -258,6 +259,35 @@ async def test_a_stopped_node_comes_back_with_all_it_had(cluster: Cluster) -> No
     assert cluster.backend.owners["jl:x", "client-2"] == "id of b"
     await cluster.advance(20)
     assert cluster.backend.leaves == [("jl:x", "client-2")]
+
+
+async def test_a_node_that_wakes_between_two_survivors_ticks_is_not_buried_again(
+    cluster: Cluster,
+) -> None:
+    """It is heard before it puts its entries back, so the second survivor has no dead node any more."""
+    a, b, c = [await cluster.add(name) for name in "abc"]
+    watcher = await cluster.connect(a, "jl:x")
+    await cluster.connect(b, "jl:x")
+    watcher.received()
+    cluster.engine("b").is_stopped = True
+    for _ in range(7):
+        cluster.clock.now += 1
+        for node in (a, c):
+            node.members.tick()
+        await settle()
+    cluster.clock.now += 1
+    a.members.tick()
+    await settle()
+    assert cluster.backend.leaves == [("jl:x", "client-2")]
+
+    cluster.engine("b").resume()
+    await settle()
+    c.members.tick()
+    await settle()
+
+    assert cluster.backend.leaves == [("jl:x", "client-2")]
+    assert await presence(c, "jl:x") == {"client-1", "client-2"}
+    assert told(watcher, "join") == ["client-2"]
 
 
 async def test_a_node_that_wakes_does_not_bury_the_living(cluster: Cluster) -> None:
@@ -531,6 +561,22 @@ async def test_a_new_configuration_is_loaded_by_every_node(cluster: Cluster) -> 
 
     assert a.table is loaded.table
     assert b.table is loaded.table
+
+
+async def test_options_that_timers_run_on_stay_until_the_next_start(cluster: Cluster) -> None:
+    """The others, and the verifiers, are taken at once; clients are told of the pings that they get."""
+    a = await cluster.add("a")
+    replace = msgspec.structs.replace
+    before = a.options.client
+    client = replace(before, channel_limit=1, ping_interval=3, pong_timeout=1)
+    verifier = TokenVerifier(before.token)
+
+    a.take_options(replace(a.options, client=client), verifier, verifier)
+
+    assert a.options.client.channel_limit == 1
+    assert a.options.client.ping_interval == before.ping_interval
+    assert a.options.client.pong_timeout == before.pong_timeout
+    assert a.connection_verifier is a.subscription_verifier is verifier
 
 
 async def test_a_node_without_subscribers_gets_nothing_of_a_channel(cluster: Cluster) -> None:
