@@ -19,8 +19,8 @@ from typing import Any
 
 import pytest
 
+from tests.live.admin_forms import Operator, make_operator
 from tests.live.harness import Raw, Server, make_token, raw
-from tests.live.operator import Operator, make_operator
 from tests.redis_servers import RedisServer, single
 
 
