@@ -88,7 +88,9 @@ def nodes(database: Path, tmp_path: Path) -> Nodes:
 
 def unexpected(log: str) -> list[str]:
     """Return the last lines of tracebacks in a log, but for those of an engine that failed, which are facts here."""
-    ends = re.findall(r"^Traceback.*?^(\w[^\n]*)$", log, re.DOTALL | re.MULTILINE)
+    ends = re.findall(
+        r"^Traceback.*?^(\w[^\n]*)$(?!\n\n(?:The above|During handling))", log, re.DOTALL | re.MULTILINE
+    )
     known = ("realtime.protocol.errors.EngineError", "realtime.engines.redis.link.RedisError")
     return [end for end in ends if not end.startswith(known)]
 
