@@ -88,8 +88,9 @@ def nodes(database: Path, tmp_path: Path) -> Nodes:
 
 def unexpected(log: str) -> list[str]:
     """Return the last lines of tracebacks in a log, but for those of an engine that failed, which are facts here."""
+    # A chain has several tracebacks: only the last one counts, which nothing follows.
     ends = re.findall(
-        r"^Traceback.*?^(\w[^\n]*)$(?!\n\n(?:The above|During handling))", log, re.DOTALL | re.MULTILINE
+        r"^Traceback.*\n(?:\s.*\n)*(\w.*)\n(?!\n(?:The above|During handling))", log, re.MULTILINE
     )
     known = ("realtime.protocol.errors.EngineError", "realtime.engines.redis.link.RedisError")
     return [end for end in ends if not end.startswith(known)]
