@@ -37,8 +37,9 @@ async def _is_well() -> bool:
             presence = node.presence
             if presence is not None:
                 await presence.presence_stats(_PROBE)
-    except (DatabaseError, EngineError, TimeoutError):
-        logger.warning("a deep health check failed", exc_info=True)
+    except (DatabaseError, EngineError, TimeoutError) as error:
+        reason = str(error) or type(error).__name__
+        logger.warning("a deep health check failed: %s", reason, extra={"error": reason})
         return False
     return True
 

@@ -219,6 +219,12 @@ class RedisUnderTest:
     engine: RedisEngine
     presence: RedisPresence
 
+    @property
+    def server(self) -> RedisServer:
+        """The one there is."""
+        (server,) = self.servers
+        return server
+
     async def pass_time(self, seconds: float) -> None:
         self.clock.advance(seconds)
         for server in self.servers:

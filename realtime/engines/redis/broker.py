@@ -271,16 +271,41 @@ class _Ears(NodeEars):
         self._on_publication = events.on_publication
 
     def on_group_message(self, channel: str, data: bytes) -> None:
-        """Take a group's message apart."""
+        """Take a group's message apart: the hot path of every delivery."""
         try:
             message = decode_group_message(data)
         except msgspec.MsgspecError:
             # Anybody can speak to a group, and other programs' messages are theirs.
             logger.debug("a group's message is not ours", extra={"channel": channel})
             return
-        if isinstance(message, PublicationMessage):
-            self._hear_publication(channel, message)
-        elif isinstance(message, JoinMessage):
+        if not isinstance(message, PublicationMessage):
+            self._hear_membership(channel, message)
+            return
+        offset, epoch, info, previous = (
+            message.offset,
+            message.epoch,
+            message.info,
+            message.previous,
+        )
+        publication = Publication(
+            payload(message.data),
+            None if info is None else client_info(info),
+            offset,
+            message.tags,
+            epoch=epoch if offset == 1 else "",
+            version=message.version,
+        )
+        self._on_publication(
+            channel,
+            publication,
+            StreamPosition(offset, epoch) if offset else NO_POSITION,
+            delta=message.delta,
+            previous=None if previous is None else read_stored(previous, offset - 1),
+            published_at=message.time,
+        )
+
+    def _hear_membership(self, channel: str, message: JoinMessage | LeaveMessage) -> None:
+        if isinstance(message, JoinMessage):
             self._events.on_join(channel, client_info(message.info))
         else:
             self._events.on_leave(channel, client_info(message.info))
@@ -292,27 +317,6 @@ class _Ears(NodeEars):
     def on_restored(self, channels: Sequence[str] | None) -> None:
         """Have the node check its positions."""
         self._events.on_lost(channels)
-
-    def _hear_publication(self, channel: str, message: PublicationMessage) -> None:
-        offset, epoch = message.offset, message.epoch
-        info = message.info
-        publication = Publication(
-            payload(message.data),
-            None if info is None else client_info(info),
-            offset,
-            message.tags,
-            epoch=epoch if offset == 1 else "",
-            version=message.version,
-        )
-        previous = message.previous
-        self._on_publication(
-            channel,
-            publication,
-            StreamPosition(offset, epoch) if offset else NO_POSITION,
-            delta=message.delta,
-            previous=None if previous is None else read_stored(previous, offset - 1),
-            published_at=message.time,
-        )
 
 
 def _ms(seconds: float) -> int:

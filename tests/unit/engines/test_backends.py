@@ -76,7 +76,7 @@ async def test_each_part_is_where_the_options_say(
     values, broker, presence, control_bus, own_layers
 ):
     """The engine's, unless a part is named on its own; control messages go the broker's way."""
-    made = backends.make_backends(schema.build(values), {}, "node")
+    made = await backends.make_backends(schema.build(values), {}, "node")
 
     assert type(made.broker) is broker
     assert type(made.presence) is presence
@@ -86,14 +86,14 @@ async def test_each_part_is_where_the_options_say(
 
 async def test_memory_parts_are_one_engine():
     """What is published is seen by who reads."""
-    made = backends.make_backends(schema.build({}), {}, "node")
+    made = await backends.make_backends(schema.build({}), {}, "node")
 
     assert made.broker is made.presence is made.control_bus
 
 
 async def test_the_brokers_layer_is_the_channel_layer():
     """Consumers of the project find it by its alias, with groups and messages of channels-redis."""
-    backends.make_backends(schema.build(REDIS), {}, "node")
+    await backends.make_backends(schema.build(REDIS), {}, "node")
 
     layer = get_channel_layer("realtime")
 
