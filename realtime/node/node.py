@@ -408,8 +408,8 @@ class Node:
 
     def on_lost(self, channels: Sequence[str] | None) -> None:
         """Check positions at once."""
-        if channels is None:
-            self.members.on_lost()
+        # What was lost of some channels' shard are control messages of other nodes, too.
+        self.members.on_lost()
         self.spawn(self._check_positions(channels))
 
     def on_control(self, data: bytes) -> None:

@@ -333,7 +333,6 @@ class TidewireHTTP(HttpToolsProtocol):
             self.cycle = cycle  # type: ignore[assignment]  # it has what uvicorn looks at
             tasks: set[Any] = self.tasks
             tasks.add(task)
-            task.add_done_callback(tasks.discard)
             task.add_done_callback(lambda done: self._finish_lane(cycle, body, done))
         elif response is None:
             self._start_asgi(request, body)
@@ -349,6 +348,7 @@ class TidewireHTTP(HttpToolsProtocol):
         self, cycle: _LaneCycle, body: bytes, task: asyncio.Task[LaneResponse | None]
     ) -> None:
         """Send the answer of a lane request that had to wait."""
+        self.tasks.discard(task)
         response: LaneResponse | None = _FAILURE
         if task.cancelled():
             cycle.keep_alive = False

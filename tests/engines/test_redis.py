@@ -12,6 +12,7 @@ from msgspec import Raw
 
 from realtime.engines.base import NO_OPTIONS, HistoryFilter, PresenceStats, PublishOptions
 from realtime.engines.redis.keys import group_of
+from realtime.engines.redis.link import Link
 from realtime.protocol.errors import ConfigError
 from realtime.protocol.messages import ClientInfo, Publication, StreamPosition
 from realtime.protocol.protobuf_codec import decode_message
@@ -155,6 +156,22 @@ async def test_offsets_beyond_what_lua_prints_are_exact(redis):
     history = await broker.history("c", EVERYTHING, META_TTL)
     assert outcome.position.offset == 2**53 - 9
     assert [stored.offset for stored in history.publications] == [1, 2**53 - 9]
+
+
+async def test_publishes_of_one_tick_leave_in_one_write(redis, monkeypatch):
+    """However many there are: as a batch or a broadcast makes them."""
+    writes = []
+    flush = Link._flush
+
+    def counted(link):
+        writes.append(len(link._out))
+        flush(link)
+
+    monkeypatch.setattr(Link, "_flush", counted)
+    broker = redis.engine.broker
+    await asyncio.gather(*(broker.publish(f"c{n}", publication(n), HISTORY) for n in range(64)))
+
+    assert max(writes) == 64
 
 
 # --- keys -------------------------------------------------------------------------------------------
