@@ -116,7 +116,7 @@ class SingleShard:
             on_connected=self._on_connected,
         )
         self._subscriptions = SubscriptionConnection(
-            _AfterCommands(self._commands, resolver),
+            AfterCommands(self._commands, resolver),
             listener.on_message,
             on_lost=self._on_lost,
             on_restored=self._on_restored,
@@ -193,7 +193,7 @@ class SingleShard:
             self._listener.on_restored(self)
 
 
-class _AfterCommands:
+class AfterCommands:
     """
     Where subscriptions connect, once commands are carried out there.
 
