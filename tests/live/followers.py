@@ -198,7 +198,11 @@ class Publishers:
     """
 
     def __init__(
-        self, servers: Sequence[Server], channels: Sequence[str], pause: float = 0.02
+        self,
+        servers: Sequence[Server],
+        channels: Sequence[str],
+        pause: float = 0.02,
+        padding: int = 0,
     ) -> None:
         self.servers = servers
         self.channels = channels
@@ -208,6 +212,7 @@ class Publishers:
         self.errors: Counter[str] = Counter()
         self.slowest = 0.0
         self._pause = pause
+        self._padding = "x" * padding
         self._is_open = True
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -250,7 +255,7 @@ class Publishers:
         begin = loop.time()
         async with self._http.post(
             f"{server.url}/api/publish",
-            json={"channel": channel, "data": {"n": number}},
+            json={"channel": channel, "data": {"n": number, "padding": self._padding}},
             headers={"X-API-Key": API_KEY},
         ) as response:
             answer = json.loads(await response.read())
