@@ -23,7 +23,7 @@ from django.urls import re_path  # noqa: E402
 from api.lane import DirectLane, DirectLaneApp  # noqa: E402
 from realtime import bootstrap  # noqa: E402
 from realtime.conf.loader import get_options  # noqa: E402
-from realtime.routing import websocket_applications, websocket_urlpatterns  # noqa: E402
+from realtime.routing import direct_websockets, websocket_urlpatterns  # noqa: E402
 from realtime.servers.application import NodeApplication, refuse_unknown_path  # noqa: E402
 from realtime.servers.limits import frames_settings, websocket_paths  # noqa: E402
 
@@ -51,7 +51,7 @@ application = NodeApplication(
     websocket_paths=websocket_paths(get_options()),
     direct_lane=_lane,
     # What goes around the consumer in the router above (a middleware, say) goes around it here too, or leave these out.
-    direct_websockets=websocket_applications(),
+    direct_websockets=direct_websockets(),
 )
 
 # Django's app of that name imports the server early; without it there is nothing to put in place.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, cast
 
 from django.urls import path
@@ -16,6 +17,16 @@ def websocket_applications() -> dict[str, Any]:
     if options.websocket.disabled:
         return {}
     return {options.websocket.handler_prefix: WebSocketConsumer.as_asgi()}
+
+
+def direct_websockets() -> dict[str, Callable[[Any], object]]:
+    """Return, by path, the consumers that a server of ours may hand an upgrade to without ASGI."""
+    options = get_options()
+    return (
+        {}
+        if options.websocket.disabled
+        else {options.websocket.handler_prefix: WebSocketConsumer.open}
+    )
 
 
 def websocket_urlpatterns() -> list[Any]:

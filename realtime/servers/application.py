@@ -33,8 +33,8 @@ class NodeApplication:
         stop: Stops it; called only if it was started.
         websocket_paths: Where WebSockets live. An HTTP request to one is no upgrade, and answered with 400 or 405.
         direct_lane: For the server's HTTP protocol, which answers API requests before ASGI.
-        direct_websockets: For ``manage.py serve``, by path: applications that it runs without a task and without
-            ``inner``'s routing. They must not need a task of their own before their first wait (no ``asyncio.timeout``).
+        direct_websockets: For ``manage.py serve``, by path: consumers that take an upgrade without ASGI and without ``inner``'s
+            routing; ``WebSocketConsumer.open`` is one.
 
     """
 
@@ -46,7 +46,7 @@ class NodeApplication:
         stop: Callable[[], Awaitable[object]],
         websocket_paths: Collection[str] = (),
         direct_lane: Any = None,
-        direct_websockets: Mapping[str, Application] = MappingProxyType({}),
+        direct_websockets: Mapping[str, Callable[[Any], object]] = MappingProxyType({}),
     ) -> None:
         self.direct_lane = direct_lane
         self.direct_websockets = direct_websockets

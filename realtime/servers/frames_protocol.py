@@ -30,7 +30,6 @@ from typing import Any, Final
 
 from uvicorn.protocols.utils import ClientDisconnected
 
-from realtime.node.eager import run_eagerly
 from realtime.protocol.errors import SERVER_ERROR, SHUTDOWN
 from realtime.protocol.wire import frame
 from realtime.servers.deflate import decompress, negotiate
@@ -57,6 +56,7 @@ from realtime.servers.frame_codec import (
 from realtime.servers.handshake import (
     closing_response,
     header_values,
+    subprotocols_of,
     switching_protocols,
 )
 
@@ -106,6 +106,7 @@ class FramesProtocol(asyncio.Protocol):
         "_decoder",
         "_handler",
         "_is_attached",
+        "_is_over",
         "_pong",
         "_settings",
         "_transport",
@@ -126,6 +127,7 @@ class FramesProtocol(asyncio.Protocol):
         self._decoder.is_paused = True
         self._handler: FramesHandler | None = None
         self._is_attached = False
+        self._is_over = False  # its application has returned
         self._asgi: _AsgiSide | None = None
         self._cork: list[bytes] | None = None
         self._pong: bytes | None = None
@@ -140,7 +142,8 @@ class FramesProtocol(asyncio.Protocol):
     def attach(self, handler: FramesHandler) -> FramesProtocol:
         """Hand the connection over; see ``FramesExtension``."""
         asgi = self._asgi
-        if self.state == HANDSHAKE or self._is_attached or asgi is None or asgi.has_read:
+        has_read = asgi is not None and asgi.has_read
+        if self.state == HANDSHAKE or self._is_attached or has_read or self._is_over:
             raise RuntimeError(
                 "attach() comes once, after websocket.accept and before the next receive()"
             )
@@ -154,7 +157,8 @@ class FramesProtocol(asyncio.Protocol):
             else:
                 self._decoder.is_paused = False
         else:  # it went away meanwhile, and the handler must learn of it
-            asyncio.get_running_loop().call_soon(self._tell_close, handler, asgi.close_code)
+            code = ABNORMAL if asgi is None else asgi.close_code
+            asyncio.get_running_loop().call_soon(self._tell_close, handler, code)
         return self
 
     def write(self, framed: bytes) -> None:
@@ -230,9 +234,7 @@ class FramesProtocol(asyncio.Protocol):
         accept: bytes,
         tail: bytes,
         application: Application,
-        *,
-        is_direct: bool = False,
-    ) -> asyncio.Task[None] | None:
+    ) -> asyncio.Task[None]:
         """
         Take over a transport whose peer asked for the upgrade.
 
@@ -242,25 +244,49 @@ class FramesProtocol(asyncio.Protocol):
             accept: The value of ``Sec-WebSocket-Accept``.
             tail: What was read behind the request's head.
             application: The ASGI application.
-            is_direct: Run it on the spot; a consumer that attaches then costs neither a task nor a turn of the loop, 15 µs.
 
         Returns:
-            The application's task, ``None`` when it has ended already.
+            The application's task; it ends at once where the consumer attaches.
 
         """
+        scope["extensions"] = {"websocket.http.response": {}, EXTENSION: self}
+        self._asgi = asgi = _AsgiSide(self, scope["headers"], accept)
+        self._take(transport, tail)
+        return asyncio.get_running_loop().create_task(self._run(application, scope, asgi))
+
+    def start_directly(
+        self,
+        transport: asyncio.Transport,
+        tail: bytes,
+        upgrade: Upgrade,
+        consume: Callable[[Upgrade], object],
+    ) -> None:
+        """
+        Take over a transport for a consumer that answers the upgrade and attaches on the spot.
+
+        Args:
+            transport: Its protocol is set to this object.
+            tail: What was read behind the request's head.
+            upgrade: Of this connection.
+            consume: Calls ``upgrade.accept`` and ``attach``, or ``upgrade.refuse``.
+
+        """
+        self._take(transport, tail)
+        try:
+            consume(upgrade)
+        except Exception:
+            logger.exception("a websocket consumer failed")
+            self._end_application(SERVER_ERROR if self._is_attached else (INTERNAL_ERROR, ""))
+        self._is_over = True
+
+    def _take(self, transport: asyncio.Transport, tail: bytes) -> None:
         self._transport = transport
         self._write = transport.write
         transport.set_protocol(self)
         transport.set_write_buffer_limits(high=HIGH_WATER_BYTES)
         self._connections.add(self)
-        scope["extensions"] = {"websocket.http.response": {}, EXTENSION: self}
-        self._asgi = _AsgiSide(self, scope["headers"], accept)
         if tail:
             self.data_received(tail)
-        running = self._run(application, scope, self._asgi)
-        if is_direct:
-            return run_eagerly(running)[1]
-        return asyncio.get_running_loop().create_task(running)
 
     async def _run(self, application: Application, scope: Any, asgi: _AsgiSide) -> None:
         try:
@@ -278,6 +304,7 @@ class FramesProtocol(asyncio.Protocol):
                 self._end_application((NORMAL_CLOSURE, ""))
         finally:
             self._asgi = None
+            self._is_over = True
 
     def _end_application(self, close: tuple[int, str]) -> None:
         """Leave no socket behind an application that is over."""
@@ -478,6 +505,45 @@ class FramesProtocol(asyncio.Protocol):
         except Exception:
             logger.exception("a connection's handler failed")
             self.close(*SERVER_ERROR)
+
+
+class Upgrade:
+    """
+    A request for an upgrade that waits for its answer, for a consumer that needs no ASGI.
+
+    Attributes:
+        headers: Of the request, names in lower case.
+        query_string: Raw.
+
+    """
+
+    __slots__ = ("_accept", "_connection", "headers", "query_string")
+
+    def __init__(
+        self,
+        connection: FramesProtocol,
+        headers: list[tuple[bytes, bytes]],
+        query_string: bytes,
+        accept: bytes,
+    ) -> None:
+        self._connection = connection
+        self._accept = accept
+        self.headers = headers
+        self.query_string = query_string
+
+    @property
+    def subprotocols(self) -> list[str]:
+        """What the client offers, in its order."""
+        return subprotocols_of(self.headers)
+
+    def accept(self, subprotocol: str | None) -> FramesProtocol:
+        """Open the connection; to be attached to before anything else happens."""
+        self._connection.accept_handshake(self._accept, self.headers, subprotocol, [])
+        return self._connection
+
+    def refuse(self, status: int) -> None:
+        """Answer with an HTTP status and close."""
+        self._connection.refuse(status)
 
 
 class _AsgiSide:

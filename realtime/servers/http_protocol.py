@@ -17,7 +17,7 @@ import functools
 import logging
 import math
 import urllib.parse
-from collections.abc import Coroutine, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -29,7 +29,7 @@ from uvicorn.server import ServerState
 
 from realtime.node.eager import run_promptly
 from realtime.servers.extension import FramesSettings
-from realtime.servers.frames_protocol import Application, FramesProtocol
+from realtime.servers.frames_protocol import FramesProtocol, Upgrade
 from realtime.servers.handshake import (
     HandshakeError,
     check_upgrade,
@@ -109,7 +109,7 @@ class HTTPSettings:
         max_body_bytes: A lane request with a larger body gets 413. 0 sets no limit; by default there is one, since a body
             is in memory before its API key is known.
         websocket_prefixes: Raw path prefixes whose upgrades ``FramesProtocol`` takes.
-        direct_websockets: Applications that are run on the spot, by path; see ``NodeApplication``.
+        direct_websockets: Consumers that need no ASGI, by path; see ``NodeApplication``.
         frames: Limits of those connections.
         handshakes: Their turns; all connections of a server share them.
 
@@ -118,7 +118,7 @@ class HTTPSettings:
     lane: Lane | None = None
     max_body_bytes: int = 32 * 1024 * 1024
     websocket_prefixes: tuple[bytes, ...] = (b"/connection/",)
-    direct_websockets: Mapping[str, Application] = field(default_factory=dict)
+    direct_websockets: Mapping[str, Callable[[Upgrade], object]] = field(default_factory=dict)
     frames: FramesSettings = field(default_factory=FramesSettings)
     handshakes: Turns = field(default_factory=lambda: Turns(HANDSHAKES_PER_ROUND))
 
@@ -644,6 +644,14 @@ def hand_over(
     """
     raw_path, _, query = url.partition(b"?")
     path = raw_path.decode("latin-1")
+    connections: set[Any] = state.connections
+    connection = FramesProtocol(settings.frames, connections)
+    consume = settings.direct_websockets.get(path)
+    if consume is not None:
+        connection.start_directly(
+            transport, tail, Upgrade(connection, headers, query, accept), consume
+        )
+        return
     scope: MutableMapping[str, Any] = {
         "type": "websocket",
         "asgi": {"version": config.asgi_version, "spec_version": "2.4"},
@@ -659,15 +667,9 @@ def hand_over(
         "subprotocols": subprotocols_of(headers),
         "state": app_state.copy(),
     }
-    connections: set[Any] = state.connections
-    connection = FramesProtocol(settings.frames, connections)
-    direct = settings.direct_websockets.get(path)
-    task = connection.start(
-        transport, scope, accept, tail, direct or config.loaded_app, is_direct=direct is not None
-    )
-    if task is not None:
-        state.tasks.add(task)
-        task.add_done_callback(state.tasks.discard)
+    task = connection.start(transport, scope, accept, tail, config.loaded_app)
+    state.tasks.add(task)
+    task.add_done_callback(state.tasks.discard)
 
 
 def http_class(settings: HTTPSettings) -> type[TidewireHTTP]:
