@@ -40,3 +40,23 @@ async def test_a_failure_leaves_no_lock_behind():
             raise ValueError("x")
 
     assert len(locks) == 0
+
+
+async def test_a_waiter_that_is_cancelled_loses_its_turn_and_nobody_elses():
+    """Before its turn has come, and in the moment that it came."""
+    locks, order = ChannelLocks(), []
+
+    async def use(name):
+        async with locks.of("a"):
+            order.append(name)
+
+    async with locks.of("a"):
+        tasks = [asyncio.create_task(use(name)) for name in "abcd"]
+        await asyncio.sleep(0)
+        tasks[1].cancel()
+        await asyncio.sleep(0)
+    tasks[0].cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+    assert order == ["c", "d"]
+    assert len(locks) == 0
