@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 HOST ?= 127.0.0.1
 PORT ?= 8000
 PYTEST_ARGS ?=
+# Processes of the test suite; a file's tests stay together, since they share a server.
+PROCESSES ?= auto
 
 .DEFAULT_GOAL := help
 .PHONY: help run lint format types unit test services parity autobahn bench guard guard-baseline
@@ -51,7 +53,8 @@ unit: $(VENV)/.dev ## Tests that need nothing running
 	$(BIN)/pytest -q tests/unit $(PYTEST_ARGS)
 
 test: services lint types ## Everything but parity, autobahn and bench
-	TEST_REQUIRE=all $(BIN)/pytest -m 'not parity and not autobahn and not bench' $(PYTEST_ARGS)
+	TEST_REQUIRE=all $(BIN)/pytest -n $(PROCESSES) --dist loadfile \
+	  -m 'not parity and not autobahn and not bench' $(PYTEST_ARGS)
 
 services: $(VENV)/.dev ## Install what tests need beside Python
 	@tests/services.sh
