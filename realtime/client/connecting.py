@@ -113,6 +113,8 @@ def _result(client: Client, established: list[Established]) -> ConnectResult:
         ping=int(options.ping_interval) if has_pings else 0,
         pong=has_pings and options.pong_timeout > 0,
         subs={each.subscription.channel: each.result for each in established} or None,
+        session=session.session_id,
+        node=node.id if client.is_emulated else "",
     )
     if session.expire_at:
         result.expires, result.ttl = True, ttl_of(session.expire_at, node.clock())

@@ -110,12 +110,26 @@ def _bare(message: bytes) -> bytes:
     return message
 
 
+def line(message: bytes) -> bytes:
+    """Put a message on a line of its own."""
+    return message + b"\n"
+
+
+def event(message: bytes) -> bytes:
+    """Make a message, which has no line breaks, an event of ``text/event-stream``."""
+    return b"data: %b\n\n" % message
+
+
 # Frames are made here where the server takes them as they are ("tidewire.frames") ...
 FRAMES_JSON = Wire("frames_json", protocol="json", framing=_text_frame)
 FRAMES_PROTOBUF = Wire("frames_protobuf", protocol="protobuf", framing=_binary_frame)
 # ... and by the ASGI server elsewhere: then several messages share a frame, each on a line of its own.
 ASGI_JSON = Wire("asgi_json", protocol="json", framing=_bare, separator=b"\n")
 ASGI_PROTOBUF = Wire("asgi_protobuf", protocol="protobuf", framing=protobuf_codec.delimit)
+# In a response that stays open each message says itself where it ends.
+STREAM_JSON = Wire("stream_json", protocol="json", framing=line)
+STREAM_PROTOBUF = Wire("stream_protobuf", protocol="protobuf", framing=protobuf_codec.delimit)
+SSE_JSON = Wire("sse_json", protocol="json", framing=event)
 
 
 @functools.lru_cache(maxsize=8)
