@@ -10,6 +10,8 @@ from django.urls import path
 from realtime.conf.loader import get_options
 from realtime.consumers.emulation import emulation
 from realtime.consumers.http_stream import http_stream
+from realtime.consumers.init import init
+from realtime.consumers.scopes import local_path
 from realtime.consumers.sse import sse
 from realtime.consumers.websocket import WebSocketConsumer
 
@@ -31,7 +33,7 @@ def websocket_urlpatterns() -> list[Any]:
 
 
 def http_applications() -> dict[str, Any]:
-    """Return the ASGI applications of the stream transports that are on, by path."""
+    """Return the ASGI applications of what clients ask for by HTTP, and that is on, by path."""
     options = get_options()
     applications: dict[str, Any] = {}
     if options.http_stream.enabled:
@@ -40,12 +42,14 @@ def http_applications() -> dict[str, Any]:
         applications[options.sse.handler_prefix] = sse
     if applications:
         applications[options.emulation.handler_prefix] = emulation
+    if options.init.enabled:
+        applications[options.init.handler_prefix] = init
     return applications
 
 
 class StreamRoutes:
     """
-    The stream transports as an ASGI application in front of another one, which gets every other path.
+    What clients ask for by HTTP, as an ASGI application in front of another one, which gets every other path.
 
     Args:
         inner: The other one.
@@ -61,5 +65,5 @@ class StreamRoutes:
         """Pass a request on."""
         application = self._inner
         if scope["type"] == "http":
-            application = self._applications.get(scope["path"], application)
+            application = self._applications.get(local_path(scope), application)
         await application(scope, receive, send)

@@ -80,7 +80,6 @@ NOT_YET: Mapping[str, Missing] = MappingProxyType(
         "http_server.http3.enabled": Missing("HTTP/3 is the reverse proxy's work here"),
         "http_server.tls_autocert.": _LOGGED,
         "http_server.tls_autocert.enabled": Missing(_REVERSE_PROXY),
-        "init.": _LOGGED,
         "map_broker.": _LOGGED,
         "map_broker.type": Missing(_NO_MAPS),
         "opentelemetry.": _LOGGED,

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import render
+from django.urls import get_script_prefix
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET
 
@@ -42,7 +43,9 @@ def page(request: HttpRequest) -> HttpResponse:
         "token": visitors.mint_token(visitor, options.client.token, time.time()),
         "system_channel": SYSTEM_CHANNEL,
         "chat_channel": CHAT_CHANNEL,
-        "publish_url": request.build_absolute_uri(f"{api_path}/publish"),
+        "publish_url": request.build_absolute_uri(
+            f"{get_script_prefix().rstrip('/')}{api_path}/publish"
+        ),
         "demo": {"system": SYSTEM_CHANNEL, "chat": CHAT_CHANNEL, "user": visitor.user},
     }
     response = render(request, "realtime/demo.html", context)

@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, MutableMap
 from types import MappingProxyType
 from typing import Any
 
+from realtime.consumers.scopes import local_path
 from realtime.servers.ports import SCOPE_KEY, Ports, Side
 
 
@@ -73,7 +74,7 @@ class NodeApplication:
         if self.ports is not None and self.ports.is_closed(scope):
             await refuse_unknown_path(scope, receive, send)
             return
-        if kind == "http" and scope["path"] in self._websocket_paths:
+        if kind == "http" and local_path(scope) in self._websocket_paths:
             await _refuse_plain_request(scope, send)
             return
         await self._inner(scope, receive, send)

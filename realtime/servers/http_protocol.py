@@ -113,6 +113,7 @@ class HTTPSettings:
         direct_websockets: Applications that are run on the spot, by path; see ``NodeApplication``.
         frames: Limits of those connections.
         handshakes: Their turns; all connections of a server share them.
+        trusted_proxies: Whose ``X-Forwarded-For`` counts, as uvicorn keeps it, or ``None``.
 
     """
 
@@ -122,6 +123,7 @@ class HTTPSettings:
     direct_websockets: Mapping[str, Application] = field(default_factory=dict)
     frames: FramesSettings = field(default_factory=FramesSettings)
     handshakes: Turns = field(default_factory=lambda: Turns(HANDSHAKES_PER_ROUND))
+    trusted_proxies: Any = None
 
 
 class DrainableState(ServerState):
@@ -456,7 +458,7 @@ class TidewireHTTP(HttpToolsProtocol):
         if self.access_log:
             self.access_logger.info(
                 '%s - "%s %s HTTP/%s" %d',
-                f"{self.client[0]}:{self.client[1]}" if self.client else "",
+                self._caller(request),
                 request.method.decode("ascii"),
                 request.url.decode("latin-1"),
                 request.http_version,
@@ -464,6 +466,16 @@ class TidewireHTTP(HttpToolsProtocol):
             )
         if not is_kept:
             self.transport.close()
+
+    def _caller(self, request: _Request) -> str:
+        """Return who sent a request, for the access log, as uvicorn writes it for the others."""
+        address, trusted = self.client, self.settings.trusted_proxies
+        if address and trusted is not None and address[0] in trusted:
+            values = [value for name, value in request.headers if name == b"x-forwarded-for"]
+            if values:
+                forwarded = trusted.get_trusted_client_address(b", ".join(values).decode("latin-1"))
+                address = forwarded if forwarded[0] else address
+        return f"{address[0]}:{address[1]}" if address else ""
 
     def _start_asgi(self, request: _Request, body: bytes) -> None:
         """Send a request that has been read whole through ASGI."""

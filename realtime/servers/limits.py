@@ -37,10 +37,14 @@ def endpoint_names(options: ProcessOptions, side: Side = Side.ALL) -> list[str]:
     """Name what a listener serves, for the start-up line, in the reference's order."""
     served = {
         "websocket": not options.websocket.disabled,
+        "http_stream": options.http_stream.enabled,
+        "sse": options.sse.enabled,
+        "emulation": options.http_stream.enabled or options.sse.enabled,
         "api": not options.http_api.disabled,
         "admin": True,  # Django's own
         "health": options.health.enabled,
         "swagger": options.swagger.enabled,
+        "init": options.init.enabled,
     }
     return [name for name, is_served in served.items() if is_served and is_on(side, name, options)]
 

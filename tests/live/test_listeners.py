@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 import ssl
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -291,6 +292,33 @@ async def test_a_reload_renews_the_certificates(start: Start, tmp_path: Path) ->
         assert (await _ask(socket))["id"] == 9
     server.trust = inner.trust()
     assert (await asyncio.to_thread(server.api, "info", {})).status == 200
+
+
+def test_nobody_is_turned_away_while_certificates_are_renewed(start: Start, tmp_path: Path) -> None:
+    """One server takes over from the other on the same socket, and what has begun is finished."""
+    certificate = Certificate(tmp_path, "server")
+    context = certificate.trust()
+    server = start(trust=context, **certificate.options("TLS"))
+    ended = threading.Event()
+
+    def connect() -> list[bool]:
+        """Return which connections, one after the other, were served."""
+        served = []
+        while not ended.is_set():
+            served.append(_handshake(server.port, context, None) is not None)
+        return served
+
+    with ThreadPoolExecutor(4) as threads:
+        callers = [threads.submit(connect) for _ in range(4)]
+        try:
+            for _ in range(10):
+                _hang_up(server)
+        finally:
+            ended.set()
+    served = [each for caller in callers for each in caller.result()]
+
+    assert len(served) > 20
+    assert all(served)
 
 
 async def test_tls_can_be_outside_only(start: Start, tmp_path: Path) -> None:

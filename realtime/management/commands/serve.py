@@ -157,6 +157,9 @@ class Command(BaseCommand):
                 application = import_string(settings.ASGI_APPLICATION)
                 # After it, since an ASGI application sets Django up once more, and the logging with it.
                 _set_up_logging(options, f"worker {worker}" if worker else "")
+                if arguments["access_log"]:
+                    # The project's settings keep it quiet, for servers that write it unasked.
+                    logging.getLogger("uvicorn.access").setLevel(logging.INFO)
                 loader.log_notices()
                 status = _serve(application, options, arguments)
         except ConfigError as error:
@@ -267,6 +270,7 @@ def _serve_doors(
             has_proxy_headers=arguments["proxy_headers"],
             trusted_proxies=arguments["forwarded_allow_ips"],
             has_access_log=arguments["access_log"],
+            root_path=settings.FORCE_SCRIPT_NAME or "",
         ),
         drain=_drain,
         on_started=announce,
