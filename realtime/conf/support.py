@@ -56,7 +56,6 @@ NOT_YET: Mapping[str, Missing] = MappingProxyType(
         "broker.redisnats.": _LOGGED,
         "channel.proxy.": _LOGGED,
         "client.concurrency": _LOGGED,
-        "client.connect_code_to_unidirectional_disconnect.": _LOGGED,
         "client.proxy.": _LOGGED,
         "client.proxy.connect.enabled": Missing(
             "connections would be let in without asking the application"
