@@ -1,7 +1,7 @@
 """
 The ASGI application, for ``manage.py serve``, Daphne and any other ASGI server.
 
-HTTP goes through the direct API lane to Django, WebSockets by ``realtime.routing``. The classes that Daphne is to
+HTTP goes by the stream transports and the direct API lane to Django, WebSockets by ``realtime.routing``. The classes that Daphne is to
 use are put in place on import, which comes before its server is built.
 """
 
@@ -23,7 +23,7 @@ from django.urls import re_path  # noqa: E402
 from api.lane import DirectLane, DirectLaneApp  # noqa: E402
 from realtime import bootstrap  # noqa: E402
 from realtime.conf.loader import get_options  # noqa: E402
-from realtime.routing import websocket_applications, websocket_urlpatterns  # noqa: E402
+from realtime.routing import StreamRoutes, websocket_applications, websocket_urlpatterns  # noqa: E402
 from realtime.servers.application import NodeApplication, refuse_unknown_path  # noqa: E402
 from realtime.servers.limits import frames_settings, websocket_paths  # noqa: E402
 
@@ -39,7 +39,7 @@ _lane = DirectLane(bootstrap.get_node)
 _unknown: Any = re_path("", cast("Any", refuse_unknown_path))
 _router = ProtocolTypeRouter(
     {
-        "http": DirectLaneApp(cast("Any", _django), _lane),
+        "http": StreamRoutes(DirectLaneApp(cast("Any", _django), _lane)),
         "websocket": URLRouter([*websocket_urlpatterns(), _unknown]),
     }
 )

@@ -100,6 +100,7 @@ class Client:
         transport_name: For logs and metrics.
         user_header: The user that a trusted reverse proxy named, or empty.
         frame_ping: A ready-made PING frame where the client asked for those in place of the protocol's.
+        is_emulated: Whether commands come by requests of their own, so that the client has to know its node.
 
     """
 
@@ -113,6 +114,7 @@ class Client:
         "direct_write",
         "frame_ping",
         "is_closed",
+        "is_emulated",
         "is_paused",
         "node",
         "session",
@@ -136,6 +138,7 @@ class Client:
         transport_name: str,
         user_header: str = "",
         frame_ping: bytes = b"",
+        is_emulated: bool = False,
     ) -> None:
         self.node = node
         self.session = session
@@ -144,6 +147,7 @@ class Client:
         self.transport_name = transport_name
         self.user_header = user_header
         self.frame_ping = frame_ping
+        self.is_emulated = is_emulated
         self.write = transport.write
         self.direct_write = transport.direct_write
         self.uncork = transport.uncork

@@ -115,6 +115,7 @@ def _result(client: Client, established: list[Established]) -> ConnectResult:
         pong=has_pings and options.pong_timeout > 0 and not is_unidirectional,
         subs={each.subscription.channel: each.result for each in established} or None,
         session=session.session_id,
+        node=node.id if client.is_emulated else "",
     )
     if session.expire_at:
         result.expires, result.ttl = True, ttl_of(session.expire_at, node.clock())

@@ -34,6 +34,7 @@ from realtime.node.control import (
     encode_control,
 )
 from realtime.node.eager import run_eagerly
+from realtime.node.emulation import Emulation
 from realtime.node.figures import Figures
 from realtime.node.hub import Hub
 from realtime.node.locks import ChannelLocks
@@ -149,7 +150,10 @@ class Node:
         self._checked: dict[str, float] = {}
         self._admitted = (0, 0)
         self.members = Membership(self, monotonic)
-        self.surveys = Surveys(self, {"channels": self._answer_channels})
+        self.emulation = Emulation(self)
+        self.surveys = Surveys(
+            self, {"channels": self._answer_channels, "emulation": self.emulation.answer}
+        )
         self._figures = Figures(
             options.node.info_metrics_aggregate_interval,
             self._gauges,

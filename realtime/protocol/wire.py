@@ -128,11 +128,13 @@ def _bare(message: bytes) -> bytes:
     return message
 
 
-def _line(message: bytes) -> bytes:
+def line(message: bytes) -> bytes:
+    """Put a message on a line of its own."""
     return message + b"\n"
 
 
-def _event(message: bytes) -> bytes:
+def event(message: bytes) -> bytes:
+    """Make a message, which has no line breaks, an event of ``text/event-stream``."""
     return b"data: %b\n\n" % message
 
 
@@ -142,6 +144,10 @@ FRAMES_PROTOBUF = Wire("frames_protobuf", protocol="protobuf", framing=_binary_f
 # ... and by the ASGI server elsewhere: then several messages share a frame, each on a line of its own.
 ASGI_JSON = Wire("asgi_json", protocol="json", framing=_bare, separator=b"\n")
 ASGI_PROTOBUF = Wire("asgi_protobuf", protocol="protobuf", framing=protobuf_codec.delimit)
+# In a response that stays open each message says itself where it ends.
+STREAM_JSON = Wire("stream_json", protocol="json", framing=line)
+STREAM_PROTOBUF = Wire("stream_protobuf", protocol="protobuf", framing=protobuf_codec.delimit)
+SSE_JSON = Wire("sse_json", protocol="json", framing=event)
 
 UNI_FRAMES_JSON = Wire(
     "uni_frames_json", protocol="json", framing=_text_frame, is_unidirectional=True
@@ -149,8 +155,8 @@ UNI_FRAMES_JSON = Wire(
 UNI_ASGI_JSON = Wire(
     "uni_asgi_json", protocol="json", framing=_bare, separator=b"\n", is_unidirectional=True
 )
-UNI_LINES_JSON = Wire("uni_lines_json", protocol="json", framing=_line, is_unidirectional=True)
-UNI_SSE_JSON = Wire("uni_sse_json", protocol="json", framing=_event, is_unidirectional=True)
+UNI_LINES_JSON = Wire("uni_lines_json", protocol="json", framing=line, is_unidirectional=True)
+UNI_SSE_JSON = Wire("uni_sse_json", protocol="json", framing=event, is_unidirectional=True)
 # For gRPC, which frames each message on its own: protobuf_codec.split_delimited takes joined ones apart.
 UNI_PROTOBUF = Wire(
     "uni_protobuf", protocol="protobuf", framing=protobuf_codec.delimit, is_unidirectional=True

@@ -27,6 +27,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from uvicorn.protocols.utils import get_local_addr, get_remote_addr, is_ssl
 from uvicorn.server import ServerState
 
+from realtime.consumers.streaming import ABORT
 from realtime.node.eager import run_eagerly
 from realtime.servers.extension import FramesSettings
 from realtime.servers.frames_protocol import Application, FramesProtocol
@@ -336,6 +337,7 @@ class TidewireHTTP(HttpToolsProtocol):
         super().on_message_begin()
         self.url, self.headers = url, headers
         self.scope["headers"] = headers
+        self.scope["extensions"] = self._extensions()
         self.expect_100_continue = any(
             name == b"expect" and value.lower() == b"100-continue" for name, value in headers
         )
@@ -497,8 +499,12 @@ class TidewireHTTP(HttpToolsProtocol):
             raw_path=self.root_path.encode("ascii") + request.path,
             query_string=request.query,
             headers=request.headers,
+            extensions=self._extensions(),
         )
         return scope
+
+    def _extensions(self) -> dict[str, Any]:
+        return {ABORT: self.transport.abort}
 
     # -- upgrades
 
