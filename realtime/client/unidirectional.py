@@ -72,9 +72,12 @@ class UnidirectionalClient(Client):
         frame_ping: A PING frame that goes with each of the protocol's pings and is answered, where the transport has such.
         write_timeout: Seconds that a reader whose transport reports pauses may stay behind.
 
+    Attributes:
+        has_request: Whether the connect request has come.
+
     """
 
-    __slots__ = ("_has_request", "_write_timeout")
+    __slots__ = ("_write_timeout", "has_request")
 
     is_unidirectional: ClassVar[bool] = True
 
@@ -99,14 +102,14 @@ class UnidirectionalClient(Client):
             user_header=user_header,
             frame_ping=frame_ping,
         )
-        self._has_request = False
+        self.has_request = False
         self._write_timeout = write_timeout
 
     def connect(self, request: ConnectRequest) -> None:
         """Let the client in, now or soon; a refusal disconnects it. Requests after the first are ignored."""
-        if self._has_request or self.is_closed:
+        if self.has_request or self.is_closed:
             return
-        self._has_request = True
+        self.has_request = True
         _, task = run_eagerly(self._connect_or_end(request))
         if task is not None:
             self._task = task
@@ -120,7 +123,7 @@ class UnidirectionalClient(Client):
             The refusal; ``None`` when the client is in, and also when it was disconnected meanwhile.
 
         """
-        self._has_request = True
+        self.has_request = True
         refusal, task = run_eagerly(self._attempt(request))
         if task is None:
             return refusal

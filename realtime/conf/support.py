@@ -96,9 +96,6 @@ NOT_YET: Mapping[str, Missing] = MappingProxyType(
         "rpc.": _LOGGED,
         "shared_poll.": _LOGGED,
         "uni_grpc.": _LOGGED,
-        "uni_http_stream.": _LOGGED,
-        "uni_sse.": _LOGGED,
-        "uni_websocket.": _LOGGED,
         "webtransport.": _LOGGED,
     }
 )

@@ -164,12 +164,24 @@ UNI_PROTOBUF = Wire(
 
 
 @functools.lru_cache(maxsize=8)
-def deflated_wire(compress_frame: Callable[[bytes, int], bytes], *, is_protobuf: bool) -> Wire:
+def deflated_wire(
+    compress_frame: Callable[[bytes, int], bytes],
+    *,
+    is_protobuf: bool = False,
+    is_unidirectional: bool = False,
+) -> Wire:
     """
     Return the wire of connections with compression: a message is compressed once for all of them.
 
     ``compress_frame`` takes a payload and an opcode; equal ones (same server settings) give the same wire.
     """
+    if is_unidirectional:
+        return Wire(
+            "uni_deflated_json",
+            protocol="json",
+            framing=lambda message: compress_frame(message, TEXT),
+            is_unidirectional=True,
+        )
     if is_protobuf:
         return Wire(
             "deflated_protobuf",
