@@ -335,6 +335,25 @@ async def test_pings_come_and_frames_have_to_be_answered(make_server: MakeServer
     assert b'{"disconnect":{"code":3012,"reason":"no pong"}}\x88' in written
 
 
+async def test_a_node_that_is_full_says_so(make_server: MakeServer) -> None:
+    """By 503, before anything else."""
+    server = await asyncio.to_thread(
+        make_server, {**ENABLED, "TIDEWIRE_CLIENT_CONNECTION_LIMIT": "1"}
+    )
+    async with socket(server, {}) as only:
+        await only.receive()
+        answers = [
+            await asyncio.to_thread(server.request, f"/connection/{transport}", b"{}")
+            for transport in STREAMS
+        ]
+        with pytest.raises(websockets.InvalidStatus) as refused:
+            async with socket(server):
+                pass
+
+    assert [(answer.status, answer.body) for answer in answers] == [(503, b"")] * 2
+    assert refused.value.response.status_code == 503
+
+
 async def test_who_asks_for_nothing_is_stale(make_server: MakeServer) -> None:
     """With a push and a close."""
     options = {"TIDEWIRE_CLIENT_STALE_CLOSE_DELAY": "300ms"}
