@@ -25,7 +25,7 @@ from realtime import bootstrap  # noqa: E402
 from realtime.conf.loader import get_options  # noqa: E402
 from realtime.routing import StreamRoutes, websocket_applications, websocket_urlpatterns  # noqa: E402
 from realtime.servers.application import NodeApplication, refuse_unknown_path  # noqa: E402
-from realtime.servers.limits import frames_settings, websocket_paths  # noqa: E402
+from realtime.servers.limits import frames_by_path, frames_settings, websocket_paths  # noqa: E402
 from realtime.servers.ports import Ports  # noqa: E402
 
 
@@ -63,6 +63,7 @@ if "daphne.server" in sys.modules:
     install(
         DaphneHooks(
             frames=frames_settings(get_options()),
+            frames_by_path=frames_by_path(get_options()),
             drain=_drain,
             stop=application.stop,
         )

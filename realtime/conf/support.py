@@ -56,7 +56,6 @@ NOT_YET: Mapping[str, Missing] = MappingProxyType(
         "broker.redisnats.": _LOGGED,
         "channel.proxy.": _LOGGED,
         "client.concurrency": _LOGGED,
-        "client.connect_code_to_unidirectional_disconnect.": _LOGGED,
         "client.proxy.": _LOGGED,
         "client.proxy.connect.enabled": Missing(
             "connections would be let in without asking the application"
@@ -88,9 +87,6 @@ NOT_YET: Mapping[str, Missing] = MappingProxyType(
         "rpc.": _LOGGED,
         "shared_poll.": _LOGGED,
         "uni_grpc.": _LOGGED,
-        "uni_http_stream.": _LOGGED,
-        "uni_sse.": _LOGGED,
-        "uni_websocket.": _LOGGED,
         "webtransport.": _LOGGED,
     }
 )

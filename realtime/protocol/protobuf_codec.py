@@ -134,9 +134,29 @@ def encode_publication(head: bytes, publication: Publication) -> bytes:
     return b"\x22" + _varint(len(data)) + data
 
 
+def push_head(channel: str) -> bytes:
+    """Return what ``publication_head`` does; the same bytes stand in a unidirectional push."""
+    return publication_head(channel)
+
+
+def encode_publication_push(head: bytes, publication: Publication) -> bytes:
+    """Encode what ``encode_publication`` does, for a unidirectional connection."""
+    data = _encode_publication(publication)
+    return head + _varint(len(data)) + data
+
+
 def delimit(message: bytes) -> bytes:
     """Put a message's length before it; the results of several may simply be joined."""
     return _varint(len(message)) + message
+
+
+def split_delimited(data: bytes) -> Iterator[bytes]:
+    """Yield what ``delimit`` was given, from the joined results."""
+    position = 0
+    while position < len(data):
+        size, begin = _read_varint(data, position)
+        position = begin + size
+        yield data[begin:position]
 
 
 # --- single messages ----------------------------------------------------------------------------------

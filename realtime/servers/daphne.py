@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,6 +31,7 @@ from zope.interface import implementer  # type: ignore[attr-defined]  # it marks
 from realtime.consumers.streaming import ABORT
 from realtime.protocol.errors import SERVER_ERROR
 from realtime.protocol.wire import frame
+from realtime.servers.access_log import without_secrets
 from realtime.servers.extension import (
     CLOSE_TIMEOUT_SECONDS,
     EXTENSION,
@@ -66,12 +67,14 @@ class DaphneHooks:
 
     Attributes:
         frames: Limits of a connection; compression is not offered here.
+        frames_by_path: Limits of those under paths that have their own.
         drain: Sends all clients away within so many seconds.
         stop: Stops the node.
 
     """
 
     frames: FramesSettings = field(default_factory=FramesSettings)
+    frames_by_path: Mapping[str, FramesSettings] = field(default_factory=dict)
     drain: Callable[[float], Awaitable[object]] = _nothing
     stop: Callable[[], Awaitable[object]] = _nothing
 
@@ -154,6 +157,23 @@ class TwistedFrames:
     def close(self, code: int = 1000, reason: str = "") -> None:
         """Close with a handshake of at most 5 s."""
         self._protocol.close(code, reason)
+
+    def drop(self) -> None:
+        """End without a close frame."""
+        if self._handler is None:
+            return
+        self.uncork()
+        # Twisted closes a connection only once no producer is registered.
+        self._transport.unregisterProducer()
+        self._protocol.dropConnection()
+        loop = asyncio.get_running_loop()
+        loop.call_later(CLOSE_TIMEOUT_SECONDS, self._abort)
+        loop.call_soon(self.finish, ABNORMAL)
+
+    def _abort(self) -> None:
+        """Have an end even with a peer that doesn't read."""
+        if self._transport is not None:
+            self._transport.abortConnection()
 
     def buffer_size(self) -> int:
         """Return how many bytes wait for the peer to read."""
@@ -495,6 +515,10 @@ class FramesServer(Server):
         """Offer the extension and start the application."""
         if scope["type"] == "websocket":
             protocol.frames = TwistedFrames(protocol)
+            limits = self.hooks.frames_by_path.get(scope["path"])
+            if limits is not None:
+                protocol.maxMessagePayloadSize = limits.max_message_bytes
+                protocol.maxFramePayloadSize = limits.max_message_bytes
             scope["extensions"] = {"websocket.http.response": {}, EXTENSION: protocol.frames}
         elif isinstance(protocol, FramesRequest):
             scope["extensions"] = {ABORT: protocol.abort}
@@ -505,6 +529,12 @@ class FramesServer(Server):
         if isinstance(protocol, FramesRequest):
             await protocol.until_writable()
         await super().handle_reply(protocol, message)
+
+    def log_action(self, protocol: str, action: str, details: dict[str, Any]) -> None:
+        """Keep what is secret out of Daphne's access log."""
+        if "path" in details:
+            details = {**details, "path": without_secrets(details["path"])}
+        super().log_action(protocol, action, details)
 
     def kill_all_applications(self) -> Any:
         """Send the clients away, then end the applications; Twisted waits for the result."""

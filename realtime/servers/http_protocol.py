@@ -112,6 +112,7 @@ class HTTPSettings:
         websocket_prefixes: Raw path prefixes whose upgrades ``FramesProtocol`` takes.
         direct_websockets: Applications that are run on the spot, by path; see ``NodeApplication``.
         frames: Limits of those connections.
+        frames_by_path: Limits of those under paths that have their own.
         handshakes: Their turns; all connections of a server share them.
         trusted_proxies: Whose ``X-Forwarded-For`` counts, as uvicorn keeps it, or ``None``.
 
@@ -122,6 +123,7 @@ class HTTPSettings:
     websocket_prefixes: tuple[bytes, ...] = (b"/connection/",)
     direct_websockets: Mapping[str, Application] = field(default_factory=dict)
     frames: FramesSettings = field(default_factory=FramesSettings)
+    frames_by_path: Mapping[str, FramesSettings] = field(default_factory=dict)
     handshakes: Turns = field(default_factory=lambda: Turns(HANDSHAKES_PER_ROUND))
     trusted_proxies: Any = None
 
@@ -675,7 +677,7 @@ def hand_over(
         "state": app_state.copy(),
     }
     connections: set[Any] = state.connections
-    connection = FramesProtocol(settings.frames, connections)
+    connection = FramesProtocol(settings.frames_by_path.get(path, settings.frames), connections)
     direct = settings.direct_websockets.get(path)
     task = connection.start(
         transport, scope, accept, tail, direct or config.loaded_app, is_direct=direct is not None

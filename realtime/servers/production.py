@@ -31,6 +31,7 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from uvicorn.server import HANDLED_SIGNALS
 
 from realtime.protocol.errors import ConfigError
+from realtime.servers.access_log import redact
 from realtime.servers.doorkeeper import doorkeeper_class
 from realtime.servers.http_protocol import DrainableState, HTTPSettings
 from realtime.servers.limits import BACKLOG
@@ -275,6 +276,7 @@ class TidewireServer(Server):
     ) -> None:
         self._doors = [_OpenDoor(door, _config(door, settings)) for door in doors]
         super().__init__(self._doors[0].config)
+        logging.getLogger("uvicorn.access").addFilter(redact)
         self.server_state: DrainableState = DrainableState()
         self.exit_status = 0
         self._shutdown_seconds = settings.shutdown_seconds

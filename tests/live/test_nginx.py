@@ -15,7 +15,7 @@ import pytest
 import websockets
 
 from tests.live.conftest import copy_database
-from tests.live.harness import API_KEY, Raw, Sdk, Server
+from tests.live.harness import API_KEY, Raw, Sdk, Server, make_token
 from tests.live.nginx import Nginx
 
 
@@ -24,6 +24,9 @@ pytestmark = [pytest.mark.live, pytest.mark.timeout(120)]
 OPTIONS = {
     "TIDEWIRE_HTTP_STREAM_ENABLED": "true",
     "TIDEWIRE_SSE_ENABLED": "true",
+    "TIDEWIRE_UNI_HTTP_STREAM_ENABLED": "true",
+    "TIDEWIRE_UNI_SSE_ENABLED": "true",
+    "TIDEWIRE_UNI_WEBSOCKET_ENABLED": "true",
     "TIDEWIRE_INIT_ENABLED": "true",
     "TIDEWIRE_SWAGGER_ENABLED": "true",
     "TIDEWIRE_DEMO": "true",
@@ -169,6 +172,26 @@ async def test_streams_are_not_held_back(site: tuple[Server, Nginx], version: st
                 assert (await _message(reader))["push"]["pub"]["data"] == number
 
 
+@pytest.mark.parametrize("version", ["--http2", "--http1.1"])
+async def test_streams_of_listeners_are_not_held_back(
+    site: tuple[Server, Nginx], version: str
+) -> None:
+    """The unidirectional ones, which any HTTP client can read."""
+    server, nginx = site
+    request = json.dumps({"token": make_token("ann", channels=["news"])})
+    streams = {
+        "/connection/uni_http_stream": ("-d", request),
+        "/connection/uni_sse": ("--get", "--data-urlencode", f"cf_connect={request}"),
+    }
+
+    for path, arguments in streams.items():
+        async with stream(nginx, path, version, *arguments) as reader:
+            assert "news" in (await _message(reader))["connect"]["subs"]
+            for number in range(3):
+                await asyncio.to_thread(server.publish, "news", number)
+                assert (await _message(reader))["pub"]["data"] == number
+
+
 async def test_a_reader_that_goes_away_is_noticed_behind_nginx(site: tuple[Server, Nginx]) -> None:
     """The session ends with the response that nobody reads."""
     server, nginx = site
@@ -238,6 +261,7 @@ async def test_below_a_path_that_nginx_cuts_off(start: Start, tmp_path: Path) ->
     assert moved == f"{nginx.url}/rt/swagger/"
     assert "/rt/connection/websocket" in demo
     assert "/rt/api/publish" in demo
+    assert '"/rt/connection/http_stream"' in demo
 
 
 async def test_below_a_path_that_the_options_have(start: Start, tmp_path: Path) -> None:

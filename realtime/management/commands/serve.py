@@ -29,6 +29,7 @@ from realtime.servers.application import OnSide
 from realtime.servers.http_protocol import HTTPSettings
 from realtime.servers.limits import (
     endpoint_names,
+    frames_by_path,
     frames_settings,
     unsupported_options,
     websocket_paths,
@@ -289,6 +290,7 @@ def _http_settings(application: Any, options: ProcessOptions, side: Side) -> HTT
         websocket_prefixes=prefixes,
         direct_websockets=getattr(application, "direct_websockets", {}) if has_transports else {},
         frames=frames_settings(options),
+        frames_by_path=frames_by_path(options),
     )
 
 
