@@ -21,6 +21,7 @@ from channels.routing import ProtocolTypeRouter, URLRouter  # noqa: E402
 from django.urls import re_path  # noqa: E402
 
 from api.lane import DirectLane, DirectLaneApp  # noqa: E402
+from project.listeners import make_listeners  # noqa: E402
 from realtime import bootstrap  # noqa: E402
 from realtime.conf.loader import get_options  # noqa: E402
 from realtime.routing import websocket_applications, websocket_urlpatterns  # noqa: E402
@@ -52,6 +53,8 @@ application = NodeApplication(
     direct_lane=_lane,
     # What goes around the consumer in the router above (a middleware, say) goes around it here too, or leave these out.
     direct_websockets=websocket_applications(),
+    drain=_drain,
+    listeners=make_listeners(get_options()),
 )
 
 # Django's app of that name imports the server early; without it there is nothing to put in place.
@@ -61,7 +64,8 @@ if "daphne.server" in sys.modules:
     install(
         DaphneHooks(
             frames=frames_settings(get_options()),
-            drain=_drain,
+            start=application.start_early,
+            drain=application.drain,
             stop=application.stop,
         )
     )

@@ -76,7 +76,6 @@ NOT_YET: Mapping[str, Missing] = MappingProxyType(
         "emulation.": _LOGGED,
         "engine.redis.replica_client.": _LOGGED,
         "graphite.": _LOGGED,
-        "grpc_api.": _LOGGED,
         "http_server.h2c_external": _LOGGED,
         "http_server.http3.enabled": Missing("HTTP/3 is the reverse proxy's work here"),
         "http_server.internal_address": _LOGGED,

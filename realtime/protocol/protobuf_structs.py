@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import struct as binary
 from collections.abc import Callable, Mapping
+from inspect import Parameter, signature
 from itertools import compress
 from operator import attrgetter
 from types import MappingProxyType, ModuleType
@@ -143,13 +144,14 @@ class StructCodec:
         fields = {self._name_of(field): field for field in descriptor.fields}
         names = struct.__struct_fields__
         get_values = _getter([fields[name].name for name in names])
+        make = _maker(struct)
         readers: list[tuple[int, Reader]] = []
 
         def decode(message: Message) -> msgspec.Struct:
             values = [*get_values(message)]
             for index, read in readers:
                 values[index] = read(message, values[index])
-            return struct(*values)
+            return make(*values)
 
         self._decoders[descriptor.name] = decode
         nothing_is_none = {
@@ -291,6 +293,15 @@ def _getter(names: list[str]) -> Callable[[Any], tuple[Any, ...]]:
         return lambda _: ()
     get = attrgetter(names[0])
     return lambda message: (get(message),)
+
+
+def _maker(struct: type[msgspec.Struct]) -> Callable[..., msgspec.Struct]:
+    """Return what makes a struct of its fields' values in their order."""
+    parameters = signature(struct).parameters
+    if all(parameter.kind is not Parameter.KEYWORD_ONLY for parameter in parameters.values()):
+        return struct
+    names = struct.__struct_fields__
+    return lambda *values: struct(**dict(zip(names, values, strict=True)))
 
 
 def _delimited_writer(number: int, to_bytes: Encoder) -> Encoder:

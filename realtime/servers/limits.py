@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 from realtime.conf.options import ProcessOptions
 from realtime.servers.extension import FramesSettings
 
@@ -44,6 +46,18 @@ def endpoint_names(options: ProcessOptions) -> list[str]:
     return [name for name, is_served in served.items() if is_served]
 
 
+def missing_packages(options: ProcessOptions) -> list[str]:
+    """Name the options that are on and whose packages are not installed, each with what to do."""
+    needed = ("grpc", "grpc_health", "grpc_reflection")
+    if all(find_spec(name) for name in needed):
+        return []
+    return [
+        f"{path} needs grpcio, which is not installed: pip install -r requirements-grpc.txt"
+        for path, is_on in (("grpc_api.enabled", options.grpc_api.enabled),)
+        if is_on
+    ]
+
+
 def unsupported_options(options: ProcessOptions) -> list[str]:
     """Name the options that are on and that ``manage.py serve`` can't honour, each with what to do instead."""
     http = options.http_server
@@ -58,4 +72,4 @@ def unsupported_options(options: ProcessOptions) -> list[str]:
         problems.append(
             "http_server.internal_port: there is one listener; keep paths private in the reverse proxy"
         )
-    return problems
+    return problems + missing_packages(options)

@@ -7,9 +7,10 @@ import contextlib
 import logging
 import multiprocessing
 import os
+import socket
 from argparse import SUPPRESS, ArgumentParser
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Protocol
 
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
@@ -240,13 +241,16 @@ def _serve(application: Any, options: ProcessOptions, arguments: dict[str, Any])
         has_access_log=arguments["access_log"],
         ssl_context=server_context(tls) if tls.enabled else None,
     )
-    with _bind_errors(options):
+    with _bind_errors(server_options):
         sockets = production.listen(
             server_options.address,
             server_options.port,
             # Two processes on the memory engine would each have half of the clients.
             is_shared=backends.uses_redis(options),
         )
+    # Their listeners are opened with the node: what is wrong with a port is better said before anything starts.
+    for kept in _bind_others(options, is_shared=backends.uses_redis(options)).values():
+        _close(kept)
     lifeline = None
     if arguments["lifeline"] >= 0:
         lifeline = Lifeline(arguments["lifeline"], options.shutdown.timeout)
@@ -264,7 +268,7 @@ def _serve(application: Any, options: ProcessOptions, arguments: dict[str, Any])
     server = production.make_server(
         application,
         serve_settings,
-        drain=_drain,
+        drain=getattr(application, "drain", _drain),
         on_started=announce,
         reload=bootstrap.reload_options,
     )
@@ -274,12 +278,15 @@ def _serve(application: Any, options: ProcessOptions, arguments: dict[str, Any])
 
 def _supervise(options: ProcessOptions) -> int:
     """Keep workers, each of which is this very command with a number."""
-    with _bind_errors(options):
+    with _bind_errors(options.http_server):
         # Bound and not listening: whether the port is free shows before anything starts, and port 0 is one for all.
         kept = production.bind(
             options.http_server.address, options.http_server.port, is_shared=True
         )
+    others = _bind_others(options, is_shared=True)
     arguments = [*get_child_arguments(), "--port", str(kept[0].getsockname()[1])]
+    for section, sockets in others.items():
+        arguments += [f"--{section}.port", str(sockets[0].getsockname()[1])]
 
     def command(number: int, lifeline: int) -> list[str]:
         # Skip the checks: they have passed here, and one warning is enough.
@@ -296,16 +303,41 @@ def _supervise(options: ProcessOptions) -> int:
         with production.pid_in(options.pid_file):
             return asyncio.run(supervise())
     finally:
-        for keeping in kept:
-            keeping.close()
+        for sockets in (kept, *others.values()):
+            _close(sockets)
+
+
+def _bind_others(options: ProcessOptions, *, is_shared: bool) -> dict[str, list[socket.socket]]:
+    """Bind, without listening, the ports beside the one of HTTP; by section of the options."""
+    sections = {"grpc_api": options.grpc_api}
+    bound: dict[str, list[socket.socket]] = {}
+    for name, section in sections.items():
+        if section.enabled:
+            with _bind_errors(section):
+                bound[name] = production.bind(section.address, section.port, is_shared=is_shared)
+    return bound
+
+
+def _close(sockets: list[socket.socket]) -> None:
+    for each in sockets:
+        each.close()
+
+
+class _Place(Protocol):
+    """A section of the options that says where to listen."""
+
+    @property
+    def address(self) -> str: ...
+    @property
+    def port(self) -> int: ...
 
 
 @contextlib.contextmanager
-def _bind_errors(options: ProcessOptions) -> Iterator[None]:
+def _bind_errors(place: _Place) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        where = f"{options.http_server.address}:{options.http_server.port}"
+        where = f"{place.address}:{place.port}"
         raise CommandError(f"can't listen on {where}: {error.strerror or error}") from error
 
 
