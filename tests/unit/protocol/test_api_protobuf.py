@@ -39,13 +39,14 @@ from realtime.protocol.messages import ClientInfo
 # are alike, are not in it.
 FIELDS = Path(__file__).with_name("server_api_fields.txt").read_text()
 
-RPCS = """
+_RPC_NAMES = """
 Batch Publish Broadcast Subscribe Unsubscribe Disconnect Presence PresenceStats History HistoryRemove Info RPC Refresh
 Channels Connections UpdateUserStatus GetUserStatus DeleteUserStatus BlockUser UnblockUser RevokeToken InvalidateUserTokens
 DeviceRegister DeviceUpdate DeviceRemove DeviceList DeviceTopicList DeviceTopicUpdate UserTopicList UserTopicUpdate
 SendPushNotification UpdatePushStatus CancelPush MapPublish MapRemove MapReadState MapReadStream MapStats MapClear
 SharedPollPublish
-""".split()
+"""
+RPCS = _RPC_NAMES.split()
 
 UNISTREAM = """
 ConnectRequest token=1:string data=2:bytes subs=3:{SubscribeRequest} name=4:string version=5:string headers=6:{string}
