@@ -1,7 +1,7 @@
 """
 The ASGI application, for ``manage.py serve``, Daphne and any other ASGI server.
 
-HTTP goes through the direct API lane to Django, WebSockets by ``realtime.routing``. The classes that Daphne is to
+HTTP goes by the stream transports and the direct API lane to Django, WebSockets by ``realtime.routing``. The classes that Daphne is to
 use are put in place on import, which comes before its server is built.
 """
 
@@ -24,9 +24,9 @@ from api.lane import DirectLane, DirectLaneApp  # noqa: E402
 from project.listeners import make_listeners  # noqa: E402
 from realtime import bootstrap  # noqa: E402
 from realtime.conf.loader import get_options  # noqa: E402
-from realtime.routing import websocket_applications, websocket_urlpatterns  # noqa: E402
+from realtime.routing import StreamRoutes, websocket_applications, websocket_urlpatterns  # noqa: E402
 from realtime.servers.application import NodeApplication, refuse_unknown_path  # noqa: E402
-from realtime.servers.limits import frames_settings, websocket_paths  # noqa: E402
+from realtime.servers.limits import frames_by_path, frames_settings, websocket_paths  # noqa: E402
 
 
 async def _drain(seconds: float) -> None:
@@ -40,7 +40,7 @@ _lane = DirectLane(bootstrap.get_node)
 _unknown: Any = re_path("", cast("Any", refuse_unknown_path))
 _router = ProtocolTypeRouter(
     {
-        "http": DirectLaneApp(cast("Any", _django), _lane),
+        "http": StreamRoutes(DirectLaneApp(cast("Any", _django), _lane)),
         "websocket": URLRouter([*websocket_urlpatterns(), _unknown]),
     }
 )
@@ -64,6 +64,7 @@ if "daphne.server" in sys.modules:
     install(
         DaphneHooks(
             frames=frames_settings(get_options()),
+            frames_by_path=frames_by_path(get_options()),
             start=application.start_early,
             drain=application.drain,
             stop=application.stop,

@@ -56,7 +56,6 @@ NOT_YET: Mapping[str, Missing] = MappingProxyType(
         "broker.redisnats.": _LOGGED,
         "channel.proxy.": _LOGGED,
         "client.concurrency": _LOGGED,
-        "client.connect_code_to_unidirectional_disconnect.": _LOGGED,
         "client.proxy.": _LOGGED,
         "client.proxy.connect.enabled": Missing(
             "connections would be let in without asking the application"
@@ -73,7 +72,6 @@ NOT_YET: Mapping[str, Missing] = MappingProxyType(
         "controller.": _LOGGED,
         "controller.enabled": Missing(_NO_CONTROLLER),
         "debug.": _LOGGED,
-        "emulation.": _LOGGED,
         "engine.redis.replica_client.": _LOGGED,
         "graphite.": _LOGGED,
         "http_server.h2c_external": _LOGGED,
@@ -88,7 +86,6 @@ NOT_YET: Mapping[str, Missing] = MappingProxyType(
         "http_server.tls_autocert.": _LOGGED,
         "http_server.tls_autocert.enabled": Missing(_REVERSE_PROXY),
         "http_server.tls_external": Missing(_REVERSE_PROXY),
-        "http_stream.": _LOGGED,
         "init.": _LOGGED,
         "map_broker.": _LOGGED,
         "map_broker.type": Missing(_NO_MAPS),
@@ -97,11 +94,7 @@ NOT_YET: Mapping[str, Missing] = MappingProxyType(
         "prometheus.": _LOGGED,
         "rpc.": _LOGGED,
         "shared_poll.": _LOGGED,
-        "sse.": _LOGGED,
         "uni_grpc.": _LOGGED,
-        "uni_http_stream.": _LOGGED,
-        "uni_sse.": _LOGGED,
-        "uni_websocket.": _LOGGED,
         "webtransport.": _LOGGED,
     }
 )

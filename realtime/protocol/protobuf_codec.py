@@ -46,9 +46,12 @@ __all__ = [
     "delimit",
     "encode_message",
     "encode_publication",
+    "encode_publication_push",
     "encode_push",
     "encode_reply",
     "publication_head",
+    "push_head",
+    "split_delimited",
 ]
 
 T = TypeVar("T", bound=msgspec.Struct)
@@ -140,6 +143,26 @@ def encode_publication(head: bytes, publication: Publication) -> bytes:
     data = _encode_publication(publication)
     data = head + varint(len(data)) + data
     return b"\x22" + varint(len(data)) + data
+
+
+def push_head(channel: str) -> bytes:
+    """Return what ``publication_head`` does; the same bytes stand in a unidirectional push."""
+    return publication_head(channel)
+
+
+def encode_publication_push(head: bytes, publication: Publication) -> bytes:
+    """Encode what ``encode_publication`` does, for a unidirectional connection."""
+    data = _encode_publication(publication)
+    return head + varint(len(data)) + data
+
+
+def split_delimited(data: bytes) -> Iterator[bytes]:
+    """Yield what ``delimit`` was given, from the joined results."""
+    position = 0
+    while position < len(data):
+        size, begin = read_varint(data, position)
+        position = begin + size
+        yield data[begin:position]
 
 
 # --- single messages ----------------------------------------------------------------------------------

@@ -27,6 +27,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from uvicorn.protocols.utils import get_local_addr, get_remote_addr, is_ssl
 from uvicorn.server import ServerState
 
+from realtime.consumers.streaming import ABORT
 from realtime.node.eager import run_eagerly
 from realtime.servers.extension import FramesSettings
 from realtime.servers.frames_protocol import Application, FramesProtocol
@@ -111,6 +112,7 @@ class HTTPSettings:
         websocket_prefixes: Raw path prefixes whose upgrades ``FramesProtocol`` takes.
         direct_websockets: Applications that are run on the spot, by path; see ``NodeApplication``.
         frames: Limits of those connections.
+        frames_by_path: Limits of those under paths that have their own.
         handshakes: Their turns; all connections of a server share them.
 
     """
@@ -120,6 +122,7 @@ class HTTPSettings:
     websocket_prefixes: tuple[bytes, ...] = (b"/connection/",)
     direct_websockets: Mapping[str, Application] = field(default_factory=dict)
     frames: FramesSettings = field(default_factory=FramesSettings)
+    frames_by_path: Mapping[str, FramesSettings] = field(default_factory=dict)
     handshakes: Turns = field(default_factory=lambda: Turns(HANDSHAKES_PER_ROUND))
 
 
@@ -336,6 +339,7 @@ class TidewireHTTP(HttpToolsProtocol):
         super().on_message_begin()
         self.url, self.headers = url, headers
         self.scope["headers"] = headers
+        self.scope["extensions"] = self._extensions()
         self.expect_100_continue = any(
             name == b"expect" and value.lower() == b"100-continue" for name, value in headers
         )
@@ -497,8 +501,12 @@ class TidewireHTTP(HttpToolsProtocol):
             raw_path=self.root_path.encode("ascii") + request.path,
             query_string=request.query,
             headers=request.headers,
+            extensions=self._extensions(),
         )
         return scope
+
+    def _extensions(self) -> dict[str, Any]:
+        return {ABORT: self.transport.abort}
 
     # -- upgrades
 
@@ -657,7 +665,7 @@ def hand_over(
         "state": app_state.copy(),
     }
     connections: set[Any] = state.connections
-    connection = FramesProtocol(settings.frames, connections)
+    connection = FramesProtocol(settings.frames_by_path.get(path, settings.frames), connections)
     direct = settings.direct_websockets.get(path)
     task = connection.start(
         transport, scope, accept, tail, direct or config.loaded_app, is_direct=direct is not None

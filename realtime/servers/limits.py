@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
-from realtime.conf.options import ProcessOptions
+from realtime.conf.options import ProcessOptions, UniWebSocketOptions, WebSocketOptions
 from realtime.servers.extension import FramesSettings
 
 
@@ -14,7 +14,17 @@ BACKLOG = 4096
 
 def frames_settings(options: ProcessOptions) -> FramesSettings:
     """Return the limits of WebSocket connections."""
-    websocket = options.websocket
+    return _frames_settings(options.websocket)
+
+
+def frames_by_path(options: ProcessOptions) -> dict[str, FramesSettings]:
+    """Return the limits of WebSocket connections under paths that have their own."""
+    if not options.uni_websocket.enabled:
+        return {}
+    return {options.uni_websocket.handler_prefix: _frames_settings(options.uni_websocket)}
+
+
+def _frames_settings(websocket: WebSocketOptions | UniWebSocketOptions) -> FramesSettings:
     return FramesSettings(
         max_message_bytes=websocket.message_size_limit,
         max_decompressed_bytes=websocket.decompressed_message_size_limit,
@@ -41,6 +51,9 @@ def endpoint_names(options: ProcessOptions) -> list[str]:
         "api": not options.http_api.disabled,
         "admin": True,  # Django's own
         "health": options.health.enabled,
+        "uni_websocket": options.uni_websocket.enabled,
+        "uni_sse": options.uni_sse.enabled,
+        "uni_http_stream": options.uni_http_stream.enabled,
         "swagger": options.swagger.enabled,
     }
     return [name for name, is_served in served.items() if is_served]

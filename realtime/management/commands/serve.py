@@ -27,6 +27,7 @@ from realtime.servers import production
 from realtime.servers.http_protocol import HTTPSettings
 from realtime.servers.limits import (
     endpoint_names,
+    frames_by_path,
     frames_settings,
     unsupported_options,
     websocket_paths,
@@ -234,6 +235,7 @@ def _serve(application: Any, options: ProcessOptions, arguments: dict[str, Any])
             websocket_prefixes=prefixes,
             direct_websockets=getattr(application, "direct_websockets", {}),
             frames=frames_settings(options),
+            frames_by_path=frames_by_path(options),
         ),
         shutdown_seconds=options.shutdown.timeout,
         has_proxy_headers=arguments["proxy_headers"],
