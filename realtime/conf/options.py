@@ -609,7 +609,14 @@ class UniHTTPStreamOptions(Options, frozen=True, kw_only=True):
 
 
 class UniGRPCOptions(Options, frozen=True, kw_only=True):
-    """The unidirectional GRPC transport."""
+    """
+    The unidirectional GRPC transport, on a port of its own.
+
+    Attributes:
+        address: Empty means every interface.
+        max_receive_message_size: Bytes; 0 means 4 MiB.
+
+    """
 
     enabled: bool = False
     address: str = ""

@@ -94,7 +94,6 @@ NOT_YET: Mapping[str, Missing] = MappingProxyType(
         "prometheus.": _LOGGED,
         "rpc.": _LOGGED,
         "shared_poll.": _LOGGED,
-        "uni_grpc.": _LOGGED,
         "webtransport.": _LOGGED,
     }
 )

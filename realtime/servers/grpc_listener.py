@@ -29,6 +29,23 @@ logger = logging.getLogger(__name__)
 _REFLECTION_V1 = "grpc.reflection.v1.ServerReflection"
 
 
+class _WithoutLeavers(logging.Filter):
+    """
+    Keeps out of the log that a peer left while the end of its call was on its way to it.
+
+    gRPC reports that as an error, with a traceback; it is an ordinary thing where readers are slow.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Say whether a record is to be logged."""
+        kind = record.exc_info[0] if record.exc_info else None
+        return kind is None or kind.__name__ != "ExecuteBatchError"
+
+
+_GRPC_LOGGER = logging.getLogger("grpc._cython.cygrpc")
+_without_leavers = _WithoutLeavers()  # one, so that a second listener does not add another
+
+
 class Service(Protocol):
     """What a port serves."""
 
@@ -100,6 +117,7 @@ class GRPCListener:
             ConfigError: The port can't be had, or the certificate can't be used.
 
         """
+        _GRPC_LOGGER.addFilter(_without_leavers)
         server = grpc.aio.server(options=self._core_options())
         server.add_generic_rpc_handlers(
             [grpc.method_handlers_generic_handler(self._service.name, self._service.handlers())]

@@ -66,7 +66,10 @@ def missing_packages(options: ProcessOptions) -> list[str]:
         return []
     return [
         f"{path} needs grpcio, which is not installed: pip install -r requirements-grpc.txt"
-        for path, is_on in (("grpc_api.enabled", options.grpc_api.enabled),)
+        for path, is_on in (
+            ("grpc_api.enabled", options.grpc_api.enabled),
+            ("uni_grpc.enabled", options.uni_grpc.enabled),
+        )
         if is_on
     ]
 

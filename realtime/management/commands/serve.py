@@ -20,7 +20,7 @@ from django.utils.module_loading import import_string
 
 from realtime import backends, bootstrap
 from realtime.conf import loader
-from realtime.conf.options import ProcessOptions
+from realtime.conf.options import GRPCAPIOptions, ProcessOptions, UniGRPCOptions
 from realtime.conf.schema import env_name, leaves
 from realtime.protocol.errors import ConfigError
 from realtime.servers import production
@@ -311,7 +311,10 @@ def _supervise(options: ProcessOptions) -> int:
 
 def _bind_others(options: ProcessOptions, *, is_shared: bool) -> dict[str, list[socket.socket]]:
     """Bind, without listening, the ports beside the one of HTTP; by section of the options."""
-    sections = {"grpc_api": options.grpc_api}
+    sections: dict[str, GRPCAPIOptions | UniGRPCOptions] = {
+        "grpc_api": options.grpc_api,
+        "uni_grpc": options.uni_grpc,
+    }
     bound: dict[str, list[socket.socket]] = {}
     for name, section in sections.items():
         if section.enabled:
