@@ -41,6 +41,7 @@ EPOCH = "epochepo"
 
 NAMESPACES = {
     "hist": ChannelOptions(history_size=10, history_ttl=60.0),
+    "kept": ChannelOptions(history_size=10, history_ttl=60.0, force_recovery=True),
     "pres": ChannelOptions(presence=True),
     "json": ChannelOptions(publication_data_format="json"),
     "object": ChannelOptions(publication_data_format="json_object"),
