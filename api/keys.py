@@ -163,7 +163,7 @@ def read_credentials(headers: Iterable[tuple[bytes, bytes]], query: bytes) -> Cr
 
 def read_metadata(metadata: Iterable[tuple[str, str | bytes]]) -> Credentials:
     """
-    Find the credentials of a gRPC call: ``authorization: apikey KEY``.
+    Find the credentials of a gRPC call: ``authorization: apikey KEY``, where a key may have blanks, unlike over HTTP.
 
     Args:
         metadata: Names in lower case; of a name that repeats the first value counts.
@@ -173,8 +173,9 @@ def read_metadata(metadata: Iterable[tuple[str, str | bytes]]) -> Credentials:
     for name, value in metadata:
         if name in ("authorization", "x-centrifugo-error-mode"):
             found.setdefault(name, value.encode() if isinstance(value, str) else value)
+    scheme, _blank, key = found.get("authorization", b"").partition(b" ")
     return Credentials(
-        _key_of_authorization(found.get("authorization", b"")),
+        key.strip() if scheme.lower() == b"apikey" else b"",
         b"",
         found.get("x-centrifugo-error-mode") == b"transport",
     )
