@@ -12,6 +12,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET
 
 from realtime.conf.loader import get_options
+from realtime.conf.options import ProcessOptions
 from realtime.demo import visitors
 from realtime.demo.namespace import CHAT_CHANNEL, SYSTEM_CHANNEL
 
@@ -43,12 +44,29 @@ def page(request: HttpRequest) -> HttpResponse:
         "system_channel": SYSTEM_CHANNEL,
         "chat_channel": CHAT_CHANNEL,
         "publish_url": request.build_absolute_uri(f"{api_path}/publish"),
-        "demo": {"system": SYSTEM_CHANNEL, "chat": CHAT_CHANNEL, "user": visitor.user},
+        "demo": {
+            "system": SYSTEM_CHANNEL,
+            "chat": CHAT_CHANNEL,
+            "user": visitor.user,
+            "transports": _stream_transports(options),
+        },
     }
     response = render(request, "realtime/demo.html", context)
     if visitor.is_guest:
         visitors.remember(visitor, request, response)
     return response
+
+
+def _stream_transports(options: ProcessOptions) -> dict[str, dict[str, str]]:
+    """Return the paths of the transports over plain HTTP that are on, by name."""
+    return {
+        name: {
+            "endpoint": section.handler_prefix,
+            "emulation": options.emulation.handler_prefix,
+        }
+        for name, section in (("http_stream", options.http_stream), ("sse", options.sse))
+        if section.enabled
+    }
 
 
 @_only_in_demo

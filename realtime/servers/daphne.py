@@ -32,6 +32,7 @@ from zope.interface import implementer  # type: ignore[attr-defined]  # it marks
 from realtime.consumers.streaming import ABORT
 from realtime.protocol.errors import SERVER_ERROR
 from realtime.protocol.wire import frame
+from realtime.servers.access_log import without_secrets
 from realtime.servers.extension import (
     CLOSE_TIMEOUT_SECONDS,
     EXTENSION,
@@ -543,6 +544,12 @@ class FramesServer(Server):
         if isinstance(protocol, FramesRequest):
             await protocol.until_writable()
         await super().handle_reply(protocol, message)
+
+    def log_action(self, protocol: str, action: str, details: dict[str, Any]) -> None:
+        """Keep what is secret out of Daphne's access log."""
+        if "path" in details:
+            details = {**details, "path": without_secrets(details["path"])}
+        super().log_action(protocol, action, details)
 
     def kill_all_applications(self) -> Any:
         """Send the clients away, then end the applications; Twisted waits for the result."""

@@ -48,6 +48,9 @@ def endpoint_names(options: ProcessOptions) -> list[str]:
     """Name what is served, for the start-up line, in the reference's order."""
     served = {
         "websocket": not options.websocket.disabled,
+        "http_stream": options.http_stream.enabled,
+        "sse": options.sse.enabled,
+        "emulation": options.http_stream.enabled or options.sse.enabled,
         "api": not options.http_api.disabled,
         "admin": True,  # Django's own
         "health": options.health.enabled,

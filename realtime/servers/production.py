@@ -27,6 +27,7 @@ from typing import Any
 from uvicorn import Config, Server
 from uvicorn.server import HANDLED_SIGNALS
 
+from realtime.servers.access_log import redact
 from realtime.servers.doorkeeper import doorkeeper_class
 from realtime.servers.http_protocol import DrainableState, HTTPSettings
 from realtime.servers.limits import BACKLOG
@@ -287,6 +288,7 @@ def make_server(
 ) -> TidewireServer:
     """Put uvicorn together as we use it."""
     context = settings.ssl_context
+    logging.getLogger("uvicorn.access").addFilter(redact)
     config = Config(
         application,
         loop="uvloop",

@@ -104,9 +104,9 @@ def test_a_good_configuration_passes():
             'client.allowed_origins: "https://example.com/" matches no origin: it has a path.',
         ),
         (
-            {**GOOD, "sse": {"enabled": True}},
+            {**GOOD, "graphite": {"enabled": True}},
             "W007",
-            "sse.enabled is not implemented yet and has no effect.",
+            "graphite.enabled is not implemented yet and has no effect.",
         ),
         (
             {**GOOD, "demo": True},

@@ -98,8 +98,9 @@ def test_the_start_up_line_names_what_is_served() -> None:
     """In the reference's order."""
     assert endpoint_names(ProcessOptions()) == ["websocket", "api", "admin"]
     named = endpoint_names(_options(sse={"enabled": True}, health={"enabled": True}))
+    assert named == ["websocket", "sse", "emulation", "api", "admin", "health"]
     # Set, but not built yet: the log names it as an error, and this line must not promise it.
-    assert named == ["websocket", "api", "admin", "health"]
+    assert endpoint_names(_options(graphite={"enabled": True})) == ["websocket", "api", "admin"]
 
 
 @pytest.mark.parametrize(
