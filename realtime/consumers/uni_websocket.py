@@ -157,9 +157,8 @@ class FramesListener:
         """Tell the client why, then end the connection."""
         if self._is_closing:
             return
-        self._is_closing = (
-            True  # the push may fill the buffer, which would end the connection once more
-        )
+        # Before the push, which may fill the buffer: that would end the connection once more.
+        self._is_closing = True
         if not self._options.disable_disconnect_push:
             self.write(_disconnect_push(self.client.wire, code, reason))
         if self._options.disable_closing_handshake:

@@ -28,7 +28,7 @@ from uvicorn.protocols.utils import get_local_addr, get_remote_addr, is_ssl
 from uvicorn.server import ServerState
 
 from realtime.consumers.streaming import ABORT
-from realtime.node.eager import run_eagerly
+from realtime.node.eager import run_promptly
 from realtime.servers.extension import FramesSettings
 from realtime.servers.frames_protocol import Application, FramesProtocol
 from realtime.servers.handshake import (
@@ -305,8 +305,7 @@ class TidewireHTTP(HttpToolsProtocol):
         if request is None or len(data) - body_at != request.length or self._is_busy():
             return False
         self._answer(request, data[body_at:])
-        if not self._is_draining:
-            self._expect_within(self.timeout_keep_alive)
+        self._set_deadline(len(data))
         return True
 
     # -- the parser's calls
@@ -413,7 +412,7 @@ class TidewireHTTP(HttpToolsProtocol):
             return
         assert request.call is not None
         try:
-            response, task = run_eagerly(request.call.answer(body))
+            response, driven = run_promptly(request.call.answer(body))
         except Exception:
             logger.exception("the direct lane failed")
             self._respond(request, _FAILURE, is_kept=request.keep_alive)
@@ -421,28 +420,32 @@ class TidewireHTTP(HttpToolsProtocol):
         if response is not None:
             self._state.total_requests += 1
             self._respond(request, response, is_kept=request.keep_alive)
-        elif task is not None:
+        elif driven is not None:
             cycle = _LaneCycle(request)
             self.cycle = cycle  # type: ignore[assignment]  # it has what uvicorn looks at
-            tasks: set[Any] = self.tasks
-            tasks.add(task)
-            task.add_done_callback(lambda done: self._finish_lane(cycle, done))
+            driven.on_end = functools.partial(self._finish_lane, cycle)
 
-    def _finish_lane(self, cycle: _LaneCycle, task: asyncio.Task[LaneResponse]) -> None:
+    def _finish_lane(
+        self, cycle: _LaneCycle, response: LaneResponse | None, error: BaseException | None
+    ) -> None:
         """Send the answer of a lane request that had to wait."""
-        self.tasks.discard(task)
-        response: LaneResponse = _FAILURE
-        if task.cancelled():
-            cycle.keep_alive = False
-        elif (error := task.exception()) is not None:
-            logger.error("the direct lane failed", exc_info=error)
-        else:
-            response = task.result()
+        if response is None:
+            response = _FAILURE
+            if isinstance(error, asyncio.CancelledError):
+                cycle.keep_alive = False
+            else:
+                logger.error("the direct lane failed", exc_info=error)
         if cycle.disconnected or self.transport.is_closing():
             return
         cycle.response_complete = True
         self._respond(cycle.request, response, is_kept=cycle.keep_alive)
-        self.on_response_complete()
+        if self.pipeline:
+            self.on_response_complete()
+            return
+        # What uvicorn does, but for its timer: the deadline serves for that.
+        self._state.total_requests += 1
+        self.flow.resume_reading()
+        self._set_deadline(0)
 
     def _respond(self, request: _Request, response: LaneResponse, *, is_kept: bool) -> None:
         body = response.body

@@ -118,7 +118,7 @@ async def test_a_listener_hears_all_that_the_server_api_does(
 @pytest.mark.parametrize("transport", TRANSPORTS)
 async def test_subs_bring_back_what_was_missed(server: Server, transport: str) -> None:
     """Also what is published while the new connection begins, once and in order."""
-    channel = f"hist:{transport}"
+    channel = f"hist:{transport}-{server.port}"  # the servers of one engine share its history
     await asyncio.to_thread(server.publish, channel, 1)
     async with listener(server, transport, {"subs": {channel: {}}}) as first:
         known = (await first.receive())["connect"]["subs"][channel]
@@ -285,19 +285,20 @@ async def test_a_reader_that_stays_behind_is_dropped(server: Server, transport: 
         await good.receive()
         assert await asyncio.to_thread(clients, server) == 2
 
-        def flood() -> int:
+        def flood() -> None:
             for number in range(1000):
                 server.publish(channel, {"n": number, "x": "x" * 20000})
                 if number % 20 == 0 and clients(server) == 1:
-                    return number
+                    server.publish(channel, "end")
+                    return
             raise AssertionError("the reader that is stuck was kept")
 
         flooding = asyncio.create_task(asyncio.to_thread(flood))
-        seen = 0
-        while not flooding.done() or seen <= flooding.result():
-            push = await good.receive()
-            assert push["pub"]["data"]["n"] == seen
-            seen += 1
+        seen = []
+        while (data := (await good.receive())["pub"]["data"]) != "end":
+            seen.append(data["n"])
+        await flooding
+    assert seen == list(range(len(seen)))
     stuck.close()
 
 
@@ -334,6 +335,25 @@ async def test_pings_come_and_frames_have_to_be_answered(make_server: MakeServer
     assert b'{"disconnect":{"code":3012,"reason":"no pong"}}\x88' in written
 
 
+async def test_a_node_that_is_full_says_so(make_server: MakeServer) -> None:
+    """By 503, before anything else."""
+    server = await asyncio.to_thread(
+        make_server, {**ENABLED, "TIDEWIRE_CLIENT_CONNECTION_LIMIT": "1"}
+    )
+    async with socket(server, {}) as only:
+        await only.receive()
+        answers = [
+            await asyncio.to_thread(server.request, f"/connection/{transport}", b"{}")
+            for transport in STREAMS
+        ]
+        with pytest.raises(websockets.InvalidStatus) as refused:
+            async with socket(server):
+                pass
+
+    assert [(answer.status, answer.body) for answer in answers] == [(503, b"")] * 2
+    assert refused.value.response.status_code == 503
+
+
 async def test_who_asks_for_nothing_is_stale(make_server: MakeServer) -> None:
     """With a push and a close."""
     options = {"TIDEWIRE_CLIENT_STALE_CLOSE_DELAY": "300ms"}
@@ -351,7 +371,7 @@ async def test_options_of_the_websocket(make_server: MakeServer) -> None:
         "TIDEWIRE_UNI_WEBSOCKET_DISABLE_DISCONNECT_PUSH": "true",
         "TIDEWIRE_UNI_WEBSOCKET_DISABLE_CLOSING_HANDSHAKE": "true",
         "TIDEWIRE_UNI_WEBSOCKET_JOIN_PUSH_MESSAGES": "true",
-        "TIDEWIRE_UNI_WEBSOCKET_MESSAGE_SIZE_LIMIT": "100",
+        "TIDEWIRE_UNI_WEBSOCKET_MESSAGE_SIZE_LIMIT": "1000",
         "TIDEWIRE_UNI_WEBSOCKET_HANDLER_PREFIX": "/listen",
         "TIDEWIRE_UNI_WEBSOCKET_COMPRESSION": "true",
         "TIDEWIRE_WEBSOCKET_WRITE_DELAY": "100ms",
@@ -359,19 +379,19 @@ async def test_options_of_the_websocket(make_server: MakeServer) -> None:
         "TIDEWIRE_CLIENT_PONG_TIMEOUT": "300ms",
     }
     server = await asyncio.to_thread(make_server, {**ENABLED, **options})
-    request = {"subs": {"a": {}}}
+    request = {"token": make_token("u"), "subs": {"a": {}}}
     async with socket(server, request, path="/listen", compression="deflate") as client:
         await client.receive()
         await asyncio.to_thread(
-            server.call,
+            server.api,
             "batch",
-            commands=[{"publish": {"channel": "a", "data": n}} for n in (1, 2)],
+            {"commands": [{"publish": {"channel": "a", "data": n}} for n in (1, 2)]},
         )
         pushes = [push for push in [await client.receive() for _ in range(4)] if push]
-        await asyncio.to_thread(server.call, "disconnect", user="")
+        await asyncio.to_thread(server.call, "disconnect", user="u")
         rest = await client.rest()
-    async with socket(server, path="/listen") as large:
-        await large.socket.send("x" * 101)
+    async with socket(server, path="/listen", compression=None) as large:
+        await large.socket.send("x" * 1001)
         await large.rest()
 
     assert pushes[:2] == [{"channel": "a", "pub": {"data": n}} for n in (1, 2)]
@@ -380,6 +400,51 @@ async def test_options_of_the_websocket(make_server: MakeServer) -> None:
     assert client.close == (1006, "")
     assert large.close == (1009, "")
     assert bool(client.socket.protocol.extensions) is (server.shape == "serve")
+
+
+async def test_compressed_and_plain_listeners_get_the_same(make_server: MakeServer) -> None:
+    """``uni_websocket.compression`` is an option of its own."""
+    server = await asyncio.to_thread(
+        make_server, {**ENABLED, "TIDEWIRE_UNI_WEBSOCKET_COMPRESSION": "true"}
+    )
+    request = {"subs": {"a": {}}}
+    data = {"text": "lorem ipsum " * 500}
+    async with (
+        socket(server, request, compression="deflate") as compressed,
+        socket(server, request, compression=None) as plain,
+        socket(server, path="/connection/websocket", compression="deflate") as talking,
+    ):
+        for client in (compressed, plain):
+            await client.receive()
+        await asyncio.to_thread(server.publish, "a", data)
+        for client in (compressed, plain):
+            assert await client.receive() == {"channel": "a", "pub": {"data": data}}
+
+        assert bool(compressed.socket.protocol.extensions) is (server.shape == "serve")
+        assert talking.socket.protocol.extensions == []
+
+
+async def test_another_node_reaches_a_session(make_server: MakeServer, redis: RedisServer) -> None:
+    """Whatever node the API is asked on."""
+    options = {
+        **ENABLED,
+        "TIDEWIRE_ENGINE_TYPE": "redis",
+        "TIDEWIRE_ENGINE_REDIS_ADDRESS": redis.address,
+    }
+    here = await asyncio.to_thread(make_server, options)
+    there = await asyncio.to_thread(make_server, options)
+    await until(lambda: len(there.call("info")["nodes"]) == 2)
+    user = f"far-{here.port}"
+    for transport in TRANSPORTS:
+        async with listener(here, transport, {"token": make_token(user)}) as client:
+            session = (await client.receive())["connect"]["session"]
+            this = {"user": user, "session": session}
+            await asyncio.to_thread(there.call, "subscribe", channel=f"ch-{user}", **this)
+            assert await client.receive() == {"channel": f"ch-{user}", "subscribe": {}}
+            await asyncio.to_thread(there.publish, f"ch-{user}", 1)
+            assert await client.receive() == {"channel": f"ch-{user}", "pub": {"data": 1}}
+            await asyncio.to_thread(there.call, "disconnect", **this)
+            assert [*(await client.rest())[-1]] == ["disconnect"]
 
 
 async def test_a_refusal_may_be_an_http_status(make_server: MakeServer) -> None:
@@ -446,3 +511,4 @@ async def test_a_shutdown_is_told(make_server: MakeServer) -> None:
         ends = [await client.rest() for client in (one, two, three)]
 
     assert ends == [[{"disconnect": {"code": 3001, "reason": "shutdown"}}]] * 3
+    assert await asyncio.to_thread(server.wait) == 0

@@ -181,6 +181,24 @@ async def test_the_operator_chooses_the_disconnects_of_errors(make_node, options
     assert invalid.transport.closed == (3500, "invalid token")
 
 
+async def test_a_connection_ends_with_its_token(make_node, options, clock):
+    """Nobody but the server API can refresh it; whom it refreshes stays."""
+    client = msgspec.structs.replace(options.client, expired_close_delay=0.0)
+    node = await make_node(msgspec.structs.replace(options, client=client))
+    clock.now += 0.95
+    ends_at = int(clock.now) + 1
+    left, refreshed = Listener(node), Listener(node, name="d")
+
+    (pushed,) = left.connect(token=token(sub="u", exp=ends_at))
+    refreshed.connect(token=token(sub="u", exp=ends_at))
+    await node.control(RefreshUser(user="u", session="secret of d", expire_at=int(clock.now) + 100))
+    await asyncio.sleep(0.1)
+
+    assert (pushed["connect"]["expires"], pushed["connect"]["ttl"]) == (True, 1)
+    assert left.transport.closed == (3005, "connection expired")
+    assert refreshed.transport.closed is None
+
+
 async def test_only_the_first_request_counts(node):
     """A second one, and any message, is ignored."""
     listener = Listener(node)

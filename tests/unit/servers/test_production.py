@@ -14,6 +14,7 @@ from realtime.conf.options import ProcessOptions, TLSOptions
 from realtime.protocol.errors import ConfigError
 from realtime.servers.limits import (
     endpoint_names,
+    frames_by_path,
     frames_settings,
     unsupported_options,
     websocket_paths,
@@ -92,6 +93,14 @@ def test_the_paths_of_websockets_follow_the_options() -> None:
         "/connection/websocket",
         "/u",
     )
+
+
+def test_the_unidirectional_websocket_has_limits_of_its_own() -> None:
+    """Under its path, while it is on."""
+    on = _options(uni_websocket={"enabled": True, "handler_prefix": "/u", "message_size_limit": 7})
+
+    assert frames_by_path(ProcessOptions()) == {}
+    assert {path: each.max_message_bytes for path, each in frames_by_path(on).items()} == {"/u": 7}
 
 
 def test_the_start_up_line_names_what_is_served() -> None:
