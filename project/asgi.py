@@ -21,6 +21,7 @@ from channels.routing import ProtocolTypeRouter, URLRouter  # noqa: E402
 from django.urls import re_path  # noqa: E402
 
 from api.lane import DirectLane, DirectLaneApp, api_paths  # noqa: E402
+from project.listeners import make_listeners  # noqa: E402
 from realtime import bootstrap  # noqa: E402
 from realtime.conf.loader import get_options  # noqa: E402
 from realtime.routing import StreamRoutes, websocket_applications, websocket_urlpatterns  # noqa: E402
@@ -54,6 +55,8 @@ application = NodeApplication(
     # What goes around the consumer in the router above (a middleware, say) goes around it here too, or leave these out.
     direct_websockets=websocket_applications(),
     ports=Ports(get_options(), api=api_paths(get_options().http_api)),
+    drain=_drain,
+    listeners=make_listeners(get_options()),
 )
 
 # Django's app of that name imports the server early; without it there is nothing to put in place.
@@ -64,7 +67,8 @@ if "daphne.server" in sys.modules:
         DaphneHooks(
             frames=frames_settings(get_options()),
             frames_by_path=frames_by_path(get_options()),
-            drain=_drain,
+            start=application.start_early,
+            drain=application.drain,
             stop=application.stop,
         )
     )

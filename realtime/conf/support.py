@@ -74,7 +74,6 @@ NOT_YET: Mapping[str, Missing] = MappingProxyType(
         "debug.": _LOGGED,
         "engine.redis.replica_client.": _LOGGED,
         "graphite.": _LOGGED,
-        "grpc_api.": _LOGGED,
         "http_server.h2c_external": _LOGGED,
         "http_server.http3.enabled": Missing("HTTP/3 is the reverse proxy's work here"),
         "http_server.tls_autocert.": _LOGGED,
@@ -86,7 +85,6 @@ NOT_YET: Mapping[str, Missing] = MappingProxyType(
         "prometheus.": _LOGGED,
         "rpc.": _LOGGED,
         "shared_poll.": _LOGGED,
-        "uni_grpc.": _LOGGED,
         "webtransport.": _LOGGED,
     }
 )

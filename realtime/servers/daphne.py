@@ -24,6 +24,7 @@ from autobahn.websocket.types import ConnectionDeny
 from daphne.http_protocol import WebRequest
 from daphne.server import Server
 from daphne.ws_protocol import WebSocketFactory, WebSocketProtocol
+from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IPushProducer
 from zope.interface import implementer  # type: ignore[attr-defined]  # it marks no exports
@@ -68,6 +69,8 @@ class DaphneHooks:
     Attributes:
         frames: Limits of a connection; compression is not offered here.
         frames_by_path: Limits of those under paths that have their own.
+        start: Called when Daphne serves, which has no lifespan: the first request starts the node, unless it must be there
+            before, since it listens on ports of its own.
         drain: Sends all clients away within so many seconds.
         stop: Stops the node.
 
@@ -75,6 +78,7 @@ class DaphneHooks:
 
     frames: FramesSettings = field(default_factory=FramesSettings)
     frames_by_path: Mapping[str, FramesSettings] = field(default_factory=dict)
+    start: Callable[[], Awaitable[object]] = _nothing
     drain: Callable[[float], Awaitable[object]] = _nothing
     stop: Callable[[], Awaitable[object]] = _nothing
 
@@ -505,11 +509,22 @@ class FramesServer(Server):
     hooks = DaphneHooks()
     handshakes = Turns(_HANDSHAKES_PER_ROUND)
     _is_ending = False
+    _starting: asyncio.Future[None] | None = None
 
     def run(self) -> None:
         """Serve, with room for everybody who comes at once."""
         self.endpoints = [_with_backlog(endpoint) for endpoint in self.endpoints]
+        reactor.callWhenRunning(self._start)
         super().run()
+
+    def _start(self) -> None:
+        self._starting = asyncio.ensure_future(self._start_hooked())
+
+    async def _start_hooked(self) -> None:
+        try:
+            await self.hooks.start()
+        except Exception:  # the first request tries again
+            logger.exception("the node could not start")
 
     def create_application(self, protocol: Any, scope: dict[str, Any]) -> Any:
         """Offer the extension and start the application."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 from realtime.conf.options import ProcessOptions, UniWebSocketOptions, WebSocketOptions
 from realtime.servers.extension import FramesSettings
 from realtime.servers.ports import Side, is_on, listeners
@@ -62,6 +64,21 @@ def endpoint_names(options: ProcessOptions, side: Side = Side.ALL) -> list[str]:
     return [name for name, is_served in served.items() if is_served and is_on(side, name, options)]
 
 
+def missing_packages(options: ProcessOptions) -> list[str]:
+    """Name the options that are on and whose packages are not installed, each with what to do."""
+    needed = ("grpc", "grpc_health", "grpc_reflection")
+    if all(find_spec(name) for name in needed):
+        return []
+    return [
+        f"{path} needs grpcio, which is not installed: pip install -r requirements-grpc.txt"
+        for path, is_on in (
+            ("grpc_api.enabled", options.grpc_api.enabled),
+            ("uni_grpc.enabled", options.uni_grpc.enabled),
+        )
+        if is_on
+    ]
+
+
 def unsupported_options(options: ProcessOptions) -> list[str]:
     """Name the options that are on and that ``manage.py serve`` can't honour, each with what to do instead."""
     http = options.http_server
@@ -76,4 +93,4 @@ def unsupported_options(options: ProcessOptions) -> list[str]:
         problems.append(
             "http_server.internal_tls: there is no internal listener; give it an internal_port"
         )
-    return problems
+    return problems + missing_packages(options)

@@ -316,3 +316,20 @@ def test_null_is_an_empty_connect_request():
     decode = UNI_LINES_JSON.decode_connect_request
 
     assert decode(b"null") == decode(b"{}") == decode(b'{"later":1}')
+
+
+async def test_a_client_that_ends_within_a_flush_costs_nobody_a_publication(node):
+    """Its cohort goes with it, in the middle of what is being written to all of them."""
+    slow = Listener(node, name="slow", wire=UNI_LINES_JSON)
+    other = Listener(node, name="other", wire=UNI_SSE_JSON)
+    for listener in (slow, other):
+        listener.client.connect(UNI_LINES_JSON.decode_connect_request(b'{"subs":{"news":{}}}'))
+    slow.transport.write = lambda _: slow.client.disconnect(3008, "slow")
+    room = node.hub.rooms["news"]
+    cohort = next(iter(room.cohorts.values()))
+    cohort.writes[slow.client] = slow.transport.write
+
+    await publish(node, "news")
+
+    assert b'"n":1' in other.taken()
+    assert slow.transport.closed == (3008, "slow")

@@ -529,6 +529,7 @@ def test_what_never_applies_is_one_line():
             "INSECURE skip token signature verify enabled",
         ),
         ({"http_api": {"insecure": True}}, "INSECURE HTTP API mode enabled"),
+        ({"grpc_api": {"enabled": True}}, "INSECURE GRPC API: grpc_api.key is empty"),
         ({"client": {"allowed_origins": ["*"]}}, "client.allowed_origins * "),
     ],
 )
