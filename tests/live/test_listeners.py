@@ -6,6 +6,7 @@ import asyncio
 import http.client
 import json
 import os
+import re
 import signal
 import socket
 import ssl
@@ -165,8 +166,11 @@ async def test_each_port_has_its_endpoints_and_both_are_one_server(start: Start)
     assert refused.value.response.status_code == 404
     assert await asyncio.to_thread(_statuses, server, server.url) == OUTSIDE
     assert await asyncio.to_thread(_statuses, server, server.api_url) == INSIDE
-    assert f"serving websocket endpoints on 127.0.0.1:{server.port}" in server.log
-    assert "serving api, admin, health, swagger endpoints on" in server.log
+    said = re.findall(r"serving (.*) endpoints on 127.0.0.1:(\d+)", server.log)
+    assert [port for _, port in said] == [str(server.port), server.api_url.rpartition(":")[2]]
+    assert said[0][0].startswith("websocket")
+    assert "api" not in said[0][0]
+    assert said[1][0] == "api, admin, health, swagger"
 
 
 def test_what_the_internal_port_has_answered_opens_nothing_outside(start: Start) -> None:
