@@ -1,7 +1,7 @@
 """
 The ASGI application, for ``manage.py serve``, Daphne and any other ASGI server.
 
-HTTP goes through the direct API lane to Django, WebSockets by ``realtime.routing``. The classes that Daphne is to
+HTTP goes by the stream transports and the direct API lane to Django, WebSockets by ``realtime.routing``. The classes that Daphne is to
 use are put in place on import, which comes before its server is built.
 """
 
@@ -20,12 +20,14 @@ _django = get_asgi_application()  # sets Django up, which the imports below need
 from channels.routing import ProtocolTypeRouter, URLRouter  # noqa: E402
 from django.urls import re_path  # noqa: E402
 
-from api.lane import DirectLane, DirectLaneApp  # noqa: E402
+from api.lane import DirectLane, DirectLaneApp, api_paths  # noqa: E402
+from project.listeners import make_listeners  # noqa: E402
 from realtime import bootstrap  # noqa: E402
 from realtime.conf.loader import get_options  # noqa: E402
-from realtime.routing import direct_websockets, websocket_urlpatterns  # noqa: E402
+from realtime.routing import StreamRoutes, direct_websockets, websocket_urlpatterns  # noqa: E402
 from realtime.servers.application import NodeApplication, refuse_unknown_path  # noqa: E402
-from realtime.servers.limits import frames_settings, websocket_paths  # noqa: E402
+from realtime.servers.limits import frames_by_path, frames_settings, websocket_paths  # noqa: E402
+from realtime.servers.ports import Ports  # noqa: E402
 
 
 async def _drain(seconds: float) -> None:
@@ -39,7 +41,7 @@ _lane = DirectLane(bootstrap.get_node)
 _unknown: Any = re_path("", cast("Any", refuse_unknown_path))
 _router = ProtocolTypeRouter(
     {
-        "http": DirectLaneApp(cast("Any", _django), _lane),
+        "http": StreamRoutes(DirectLaneApp(cast("Any", _django), _lane)),
         "websocket": URLRouter([*websocket_urlpatterns(), _unknown]),
     }
 )
@@ -52,6 +54,9 @@ application = NodeApplication(
     direct_lane=_lane,
     # What goes around the consumer in the router above (a middleware, say) goes around it here too, or leave these out.
     direct_websockets=direct_websockets(),
+    ports=Ports(get_options(), api=api_paths(get_options().http_api)),
+    drain=_drain,
+    listeners=make_listeners(get_options()),
 )
 
 # Django's app of that name imports the server early; without it there is nothing to put in place.
@@ -61,7 +66,9 @@ if "daphne.server" in sys.modules:
     install(
         DaphneHooks(
             frames=frames_settings(get_options()),
-            drain=_drain,
+            frames_by_path=frames_by_path(get_options()),
+            start=application.start_early,
+            drain=application.drain,
             stop=application.stop,
         )
     )

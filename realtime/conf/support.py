@@ -56,7 +56,6 @@ NOT_YET: Mapping[str, Missing] = MappingProxyType(
         "broker.redisnats.": _LOGGED,
         "channel.proxy.": _LOGGED,
         "client.concurrency": _LOGGED,
-        "client.connect_code_to_unidirectional_disconnect.": _LOGGED,
         "client.proxy.": _LOGGED,
         "client.proxy.connect.enabled": Missing(
             "connections would be let in without asking the application"
@@ -73,24 +72,12 @@ NOT_YET: Mapping[str, Missing] = MappingProxyType(
         "controller.": _LOGGED,
         "controller.enabled": Missing(_NO_CONTROLLER),
         "debug.": _LOGGED,
-        "emulation.": _LOGGED,
         "engine.redis.replica_client.": _LOGGED,
         "graphite.": _LOGGED,
-        "grpc_api.": _LOGGED,
         "http_server.h2c_external": _LOGGED,
         "http_server.http3.enabled": Missing("HTTP/3 is the reverse proxy's work here"),
-        "http_server.internal_address": _LOGGED,
-        "http_server.internal_port": Missing(
-            "the API, health and metrics would be reachable on the external port; "
-            "keep them inside by the reverse proxy for now"
-        ),
-        "http_server.internal_tls.": _LOGGED,
-        "http_server.internal_tls.enabled": Missing(_REVERSE_PROXY),
         "http_server.tls_autocert.": _LOGGED,
         "http_server.tls_autocert.enabled": Missing(_REVERSE_PROXY),
-        "http_server.tls_external": Missing(_REVERSE_PROXY),
-        "http_stream.": _LOGGED,
-        "init.": _LOGGED,
         "map_broker.": _LOGGED,
         "map_broker.type": Missing(_NO_MAPS),
         "opentelemetry.": _LOGGED,
@@ -98,18 +85,20 @@ NOT_YET: Mapping[str, Missing] = MappingProxyType(
         "prometheus.": _LOGGED,
         "rpc.": _LOGGED,
         "shared_poll.": _LOGGED,
-        "sse.": _LOGGED,
-        "uni_grpc.": _LOGGED,
-        "uni_http_stream.": _LOGGED,
-        "uni_sse.": _LOGGED,
-        "uni_websocket.": _LOGGED,
         "webtransport.": _LOGGED,
     }
 )
 
 NOT_APPLICABLE = frozenset(
     {
-        "admin.",  # Django's admin has its place
+        # Django's admin has its place; only where it is reachable is an option
+        "admin.enabled",
+        "admin.handler_prefix",
+        "admin.insecure",
+        "admin.password",
+        "admin.secret",
+        "admin.web_path",
+        "admin.web_proxy_address",
         "enable_unreleased_features",
         "uni_websocket.read_buffer_size",
         "uni_websocket.use_write_buffer_pool",

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, NamedTuple, Protocol
@@ -19,7 +18,9 @@ from channels.consumer import AsyncConsumer
 
 from realtime import bootstrap
 from realtime.client.client import Client
+from realtime.conf.options import UniWebSocketOptions, WebSocketOptions
 from realtime.consumers.origins import is_origin_allowed
+from realtime.consumers.scopes import header, random_uuid, user_header
 from realtime.node.node import Node
 from realtime.protocol import errors
 from realtime.protocol.wire import (
@@ -59,24 +60,25 @@ class WebSocketConsumer(AsyncConsumer):
         if event["type"] != "websocket.connect":
             return
         node = await bootstrap.ensure_node()
-        refusal = _refusal(node, scope)
-        if refusal:
-            await _refuse(scope, send, refusal)
+        status = refusal(node, scope)
+        if status:
+            await refuse(scope, send, status)
             return
         terms = _terms(scope.get("query_string", b""), scope.get("subprotocols", ()))
         await send({"type": "websocket.accept", "subprotocol": terms.subprotocol})
         extension = scope.get("extensions", {}).get(EXTENSION)
+        user = user_header(node, scope)
         if extension is not None:
-            _attach(node, extension, terms, _user_header(node, scope))
+            _attach(node, extension, terms, user)
             return
-        transport = AsgiTransport(node, send, is_protobuf=terms.is_protobuf)
+        transport = AsgiTransport(node, send, node.options.websocket, is_protobuf=terms.is_protobuf)
         client = Client(
             node,
-            Session(_random_uuid()),
+            Session(random_uuid()),
             ASGI_PROTOBUF if terms.is_protobuf else ASGI_JSON,
             transport,
             transport_name="websocket",
-            user_header=_user_header(node, scope),
+            user_header=user,
         )
         transport.client = client
         await transport.serve(receive)
@@ -89,13 +91,14 @@ class WebSocketConsumer(AsyncConsumer):
         The scope, the messages and the coroutines between them cost a connect 13 µs more.
         """
         node = bootstrap.running_node()
-        refusal = 503 if node is None else _refusal(node, {"headers": upgrade.headers})
-        if node is None or refusal:
-            upgrade.refuse(refusal)
+        scope = {"headers": upgrade.headers}
+        status = 503 if node is None else refusal(node, scope)
+        if node is None or status:
+            upgrade.refuse(status)
             return
         terms = _terms(upgrade.query_string, upgrade.subprotocols)
         connection = upgrade.accept(terms.subprotocol)
-        _attach(node, connection, terms, _user_header(node, {"headers": upgrade.headers}))
+        _attach(node, connection, terms, user_header(node, scope))
 
 
 class Upgrade(Protocol):
@@ -145,14 +148,14 @@ def _terms(query_string: bytes, subprotocols: Sequence[str]) -> _Terms:
     )
 
 
-def _attach(node: Node, connection: Any, terms: _Terms, user_header: str) -> None:
+def _attach(node: Node, connection: Any, terms: _Terms, user: str) -> None:
     client = Client(
         node,
-        Session(_random_uuid()),
+        Session(random_uuid()),
         _frames_wire(connection, is_protobuf=terms.is_protobuf),
         connection,
         transport_name="websocket",
-        user_header=user_header,
+        user_header=user,
         frame_ping=frame(b"", PING_FRAME) if terms.has_frame_pings else b"",
     )
     connection.attach(client)
@@ -166,12 +169,35 @@ def _frames_wire(extension: Any, *, is_protobuf: bool) -> Wire:
 
 
 class AsgiTransport:
-    """A connection over plain ASGI events: a bounded queue and the task that empties it."""
+    """
+    A connection over plain ASGI events: a bounded queue and the task that empties it.
 
-    def __init__(self, node: Node, send: Send, *, is_protobuf: bool) -> None:
+    Args:
+        node: Has the bound of the queue.
+        send: The connection's; it has been accepted.
+        limits: The transport's own.
+        is_protobuf: Whether messages are binary.
+
+    Attributes:
+        client: Whose transport it is; to be set before ``serve``.
+        messages_per_frame: How many may share one.
+
+    """
+
+    messages_per_frame = MESSAGES_PER_FRAME
+
+    def __init__(
+        self,
+        node: Node,
+        send: Send,
+        limits: WebSocketOptions | UniWebSocketOptions,
+        *,
+        is_protobuf: bool = False,
+    ) -> None:
         self.client: Client | None = None
         self._node = node
         self._send = send
+        self._limits = limits
         self._is_protobuf = is_protobuf
         self._queue: deque[bytes] = deque()
         self._size = 0
@@ -222,7 +248,7 @@ class AsgiTransport:
         """Read until the connection ends."""
         assert self.client is not None
         writer = asyncio.create_task(self._write_out())
-        limit = self._node.options.websocket.message_size_limit
+        limit = self._limits.message_size_limit
         try:
             while True:
                 await self._may_read.wait()
@@ -235,7 +261,7 @@ class AsgiTransport:
                 if len(data) > limit:
                     self.client.disconnect(1009, "")
                     break
-                self.client.on_message(data, text is not None)
+                self.take(data, text is not None)
                 if self._close is not None:
                     break
         finally:
@@ -244,9 +270,14 @@ class AsgiTransport:
             self._wakeup.set()
             await writer
 
+    def take(self, data: bytes, is_text: bool) -> None:
+        """Hand a message in."""
+        assert self.client is not None
+        self.client.on_message(data, is_text)
+
     async def _write_out(self) -> None:
         """Write what is queued, then close; a write that takes too long, or fails, ends the connection."""
-        timeout = self._node.options.websocket.write_timeout or None
+        timeout = self._limits.write_timeout or None
         try:
             while True:
                 await self._wakeup.wait()
@@ -266,7 +297,7 @@ class AsgiTransport:
                 self.client.disconnect(*errors.WRITE_ERROR)
 
     def _next_event(self) -> dict[str, Any]:
-        count = min(len(self._queue), MESSAGES_PER_FRAME)
+        count = min(len(self._queue), self.messages_per_frame)
         messages = [self._queue.popleft() for _ in range(count)]
         self._size -= sum(map(len, messages))
         if self._is_protobuf:
@@ -274,25 +305,9 @@ class AsgiTransport:
         return {"type": "websocket.send", "text": b"\n".join(messages).decode()}
 
 
-def _random_uuid() -> str:
-    """Return a UUID of version 4 as text; ``uuid.uuid4`` takes 3 µs for it, this 1."""
-    text = os.urandom(16).hex()
-    variant = "89ab"[int(text[16], 16) & 3]
-    return f"{text[:8]}-{text[8:12]}-4{text[13:16]}-{variant}{text[17:20]}-{text[20:]}"
-
-
-def _header(scope: dict[str, Any], wanted: bytes) -> str | None:
-    """Return a header's last value; ``wanted`` is in lower case."""
-    found = None
-    for name, value in scope["headers"]:
-        if name == wanted:
-            found = value
-    return None if found is None else found.decode("latin-1")
-
-
-def _refusal(node: Node, scope: dict[str, Any]) -> int:
+def refusal(node: Node, scope: dict[str, Any]) -> int:
     """Return the HTTP status that refuses a connection, or 0."""
-    origin = _header(scope, b"origin")
+    origin = header(scope, b"origin")
     if not is_origin_allowed(origin, node.options.client.allowed_origins):
         logger.info("origin refused", extra={"origin": origin})
         return 403
@@ -301,14 +316,10 @@ def _refusal(node: Node, scope: dict[str, Any]) -> int:
     return 0
 
 
-async def _refuse(scope: dict[str, Any], send: Send, status: int) -> None:
+async def refuse(scope: dict[str, Any], send: Send, status: int) -> None:
+    """Answer a handshake with an HTTP status, where the server can."""
     if status != 403 and "websocket.http.response" in scope.get("extensions", {}):
         await send({"type": "websocket.http.response.start", "status": status, "headers": []})
         await send({"type": "websocket.http.response.body", "body": b""})
     else:
         await send({"type": "websocket.close"})  # before accept: 403
-
-
-def _user_header(node: Node, scope: dict[str, Any]) -> str:
-    name = node.options.client.user_id_http_header
-    return _header(scope, name.lower().encode("latin-1")) or "" if name else ""

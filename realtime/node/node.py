@@ -34,6 +34,7 @@ from realtime.node.control import (
     encode_control,
 )
 from realtime.node.eager import run_eagerly
+from realtime.node.emulation import Emulation
 from realtime.node.figures import Figures
 from realtime.node.hub import Hub
 from realtime.node.locks import ChannelLocks
@@ -149,7 +150,10 @@ class Node:
         self._checked: dict[str, float] = {}
         self._admitted = (0, 0)
         self.members = Membership(self, monotonic)
-        self.surveys = Surveys(self, {"channels": self._answer_channels})
+        self.emulation = Emulation(self)
+        self.surveys = Surveys(
+            self, {"channels": self._answer_channels, "emulation": self.emulation.answer}
+        )
         self._figures = Figures(
             options.node.info_metrics_aggregate_interval,
             self._gauges,
@@ -467,9 +471,9 @@ class Node:
                 client.maintain(now)
 
     def watch_slow(self, client: Client) -> None:
-        """End a reader that stays behind for longer than ``write_timeout``."""
+        """End a reader that stays behind for longer than its ``write_timeout``."""
         self._slow[client] = asyncio.get_running_loop().call_later(
-            self.options.websocket.write_timeout, client.disconnect, *errors.WRITE_ERROR
+            client.write_timeout, client.disconnect, *errors.WRITE_ERROR
         )
 
     def unwatch_slow(self, client: Client) -> None:

@@ -1,5 +1,5 @@
 """
-Questions to all nodes, answered together.
+Questions to all nodes, answered together, and to one.
 
 A node answers on its loop and at once, from what it has in memory. The answers of nodes that this one doesn't know yet
 count too if they come in time; those of a node that is found to be gone are no longer waited for.
@@ -99,24 +99,50 @@ class Surveys:
             EngineError: The question can't be sent, a node failed, or one that is known gave no answer in time.
 
         """
-        loop = asyncio.get_running_loop()
         data = Raw(msgspec.json.encode(question))
         own = Raw(msgspec.json.encode(self._operations[operation](data)))
-        survey = _Survey([each.uid for each in self._node.members.others()], loop.create_future())
+        # To nobody too: an engine that is away must not pass for a cluster of one.
+        others = [each.uid for each in self._node.members.others()]
+        return [own, *await self._ask(others, operation, data)]
+
+    async def ask_one(self, uid: str, operation: str, question: Any) -> Raw:
+        """
+        Ask another node.
+
+        Args:
+            uid: The node's id.
+            operation: Its name.
+            question: Something that ``msgspec`` encodes as JSON.
+
+        Raises:
+            EngineError: The question can't be sent, or the node failed, is gone, or gave no answer in time.
+
+        """
+        answers = await self._ask((uid,), operation, Raw(msgspec.json.encode(question)), uid)
+        if not answers:
+            message = f"node {uid} went before it answered a survey"
+            raise EngineError(message)
+        return answers[0]
+
+    async def _ask(
+        self, missing: Collection[str], operation: str, data: Raw, to: str = ""
+    ) -> list[Raw]:
+        """Wait for the answers of ``missing``; ``to`` is who hears the question, everybody if empty."""
+        loop = asyncio.get_running_loop()
+        survey = _Survey(missing, loop.create_future())
         request = SurveyRequest(next(self._ids), operation, data)
         self._open[request.id] = survey
         # No asyncio.timeout: this may be driven without a task of its own.
         timer = loop.call_later(self.timeout, survey.expire)
         try:
-            # To nobody too: an engine that is away must not pass for a cluster of one.
-            await self._node.tell(request)
+            await self._node.tell(request, to)
             survey.leave_out(())
             await survey.answered
         finally:
             timer.cancel()
             survey.answered.cancel()
             del self._open[request.id]
-        return [own, *survey.answers]
+        return survey.answers
 
     async def answer(self, sender: str, request: SurveyRequest) -> None:
         """Answer another node."""

@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Collection, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Collection, Mapping, MutableMapping, Sequence
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Protocol
+
+from realtime.consumers.scopes import local_path
+from realtime.servers.ports import SCOPE_KEY, Ports, Side
 
 
 logger = logging.getLogger(__name__)
@@ -21,6 +24,20 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[object]]
+
+
+# What runs on a listener's port when the node stops has this many seconds to end.
+LISTENER_GRACE = 1.0
+
+
+class Listener(Protocol):
+    """A port beside the ASGI server's own, with a protocol that ASGI does not know."""
+
+    async def start(self) -> None:
+        """Listen; raises ``ConfigError`` where that can't be."""
+
+    async def stop(self, grace: float) -> None:
+        """Take nothing new, end what runs after ``grace`` seconds; may be called twice, or without a start."""
 
 
 class NodeApplication:
@@ -35,6 +52,9 @@ class NodeApplication:
         direct_lane: For the server's HTTP protocol, which answers API requests before ASGI.
         direct_websockets: For ``manage.py serve``, by path: consumers that take an upgrade without ASGI and without ``inner``'s
             routing; ``WebSocketConsumer.open`` is one.
+        ports: Knows what is not on the port that a request came to; without it an internal port is refused.
+        drain: Sends all clients away within so many seconds.
+        listeners: Are started after the node and stopped before it.
 
     """
 
@@ -47,12 +67,18 @@ class NodeApplication:
         websocket_paths: Collection[str] = (),
         direct_lane: Any = None,
         direct_websockets: Mapping[str, Callable[[Any], object]] = MappingProxyType({}),
+        ports: Ports | None = None,
+        drain: Callable[[float], Awaitable[object]] | None = None,
+        listeners: Sequence[Listener] = (),
     ) -> None:
+        self.ports = ports
         self.direct_lane = direct_lane
         self.direct_websockets = direct_websockets
         self._inner = inner
         self._start = start
         self._stop = stop
+        self._drain = drain
+        self._listeners = tuple(listeners)
         self._websocket_paths = frozenset(websocket_paths)
         self._is_started = False
         self._starting: asyncio.Task[None] | None = None
@@ -65,7 +91,10 @@ class NodeApplication:
             return
         if not self._is_started:
             await self.start()
-        if kind == "http" and scope["path"] in self._websocket_paths:
+        if self.ports is not None and self.ports.is_closed(scope):
+            await refuse_unknown_path(scope, receive, send)
+            return
+        if kind == "http" and local_path(scope) in self._websocket_paths:
             await _refuse_plain_request(scope, send)
             return
         await self._inner(scope, receive, send)
@@ -79,18 +108,42 @@ class NodeApplication:
         # The one who asked first may be cancelled; the start goes on for the others.
         await asyncio.shield(self._starting)
 
+    async def start_early(self) -> None:
+        """Start the node where it has listeners, which nobody would find before the first request."""
+        if self._listeners:
+            await self.start()
+
+    async def drain(self, seconds: float) -> None:
+        """Take no more calls on the listeners' ports, and send all clients away within so many seconds."""
+        closing = self._close_listeners(seconds + LISTENER_GRACE)
+        if self._drain is None:
+            await closing
+        else:
+            await asyncio.gather(closing, self._drain(seconds))
+
     async def stop(self) -> None:
         """Stop the node if it runs."""
         if self._is_started:
             self._is_started = False
+            await self._close_listeners(LISTENER_GRACE)
             await self._stop()
 
     async def _start_once(self) -> None:
         try:
             await self._start()
+            try:
+                for listener in self._listeners:
+                    await listener.start()
+            except BaseException:
+                await self._close_listeners(0)
+                await self._stop()
+                raise
             self._is_started = True
         finally:
             self._starting = None  # after a failure the next one tries again
+
+    async def _close_listeners(self, grace: float) -> None:
+        await asyncio.gather(*[listener.stop(grace) for listener in self._listeners])
 
     async def _live(self, receive: Receive, send: Send) -> None:
         await receive()
@@ -125,15 +178,39 @@ async def _refuse_plain_request(scope: Scope, send: Send) -> None:
 
 
 async def refuse_unknown_path(scope: Scope, receive: Receive, send: Send) -> None:
-    """Answer a WebSocket handshake for which there is no route: 404, or 403 where the server can't say that."""
-    await receive()
-    if "websocket.http.response" not in scope.get("extensions", {}):
-        await send({"type": "websocket.close"})
-        return
+    """Answer a request, or a WebSocket handshake, for which there is no route: 404, or 403 where the server can't say that."""
+    prefix = "http.response"
+    if scope["type"] == "websocket":
+        await receive()
+        prefix = "websocket.http.response"
+        if prefix not in scope.get("extensions", {}):
+            await send({"type": "websocket.close"})
+            return
     body = b"Not Found"
     headers = [
         (b"content-type", b"text/plain; charset=utf-8"),
         (b"content-length", b"%d" % len(body)),
     ]
-    await send({"type": "websocket.http.response.start", "status": 404, "headers": headers})
-    await send({"type": "websocket.http.response.body", "body": body})
+    await send({"type": f"{prefix}.start", "status": 404, "headers": headers})
+    is_head = scope.get("method") == "HEAD"
+    await send({"type": f"{prefix}.body", "body": b"" if is_head else body})
+
+
+class OnSide:
+    """
+    An application as one listener serves it.
+
+    Args:
+        inner: Has ``Ports``, which reads what is written into the scopes here.
+        side: Which listener it is.
+
+    """
+
+    def __init__(self, inner: Application, side: Side) -> None:
+        self._inner = inner
+        self._side = side
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one scope."""
+        scope[SCOPE_KEY] = self._side
+        await self._inner(scope, receive, send)

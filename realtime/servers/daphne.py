@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,12 +24,15 @@ from autobahn.websocket.types import ConnectionDeny
 from daphne.http_protocol import WebRequest
 from daphne.server import Server
 from daphne.ws_protocol import WebSocketFactory, WebSocketProtocol
+from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IPushProducer
 from zope.interface import implementer  # type: ignore[attr-defined]  # it marks no exports
 
+from realtime.consumers.streaming import ABORT
 from realtime.protocol.errors import SERVER_ERROR
 from realtime.protocol.wire import frame
+from realtime.servers.access_log import without_secrets
 from realtime.servers.extension import (
     CLOSE_TIMEOUT_SECONDS,
     EXTENSION,
@@ -45,6 +48,8 @@ logger = logging.getLogger(__name__)
 
 # How long sockets that were sent away may take to close before the process goes on to end.
 _FAREWELL_SECONDS = CLOSE_TIMEOUT_SECONDS + 1
+# How long a response may take to its end: a stream's last message waits no longer than its write timeout.
+_RESPONSE_SECONDS = 2.0
 _DRAIN_PER_SECOND = 1000
 _MAX_DRAIN_SECONDS = 5.0
 # A handshake costs some 2 ms here, and one API request takes several rounds. With 1,000 clients at once a subscriber who had
@@ -63,12 +68,17 @@ class DaphneHooks:
 
     Attributes:
         frames: Limits of a connection; compression is not offered here.
+        frames_by_path: Limits of those under paths that have their own.
+        start: Called when Daphne serves, which has no lifespan: the first request starts the node, unless it must be there
+            before, since it listens on ports of its own.
         drain: Sends all clients away within so many seconds.
         stop: Stops the node.
 
     """
 
     frames: FramesSettings = field(default_factory=FramesSettings)
+    frames_by_path: Mapping[str, FramesSettings] = field(default_factory=dict)
+    start: Callable[[], Awaitable[object]] = _nothing
     drain: Callable[[float], Awaitable[object]] = _nothing
     stop: Callable[[], Awaitable[object]] = _nothing
 
@@ -151,6 +161,23 @@ class TwistedFrames:
     def close(self, code: int = 1000, reason: str = "") -> None:
         """Close with a handshake of at most 5 s."""
         self._protocol.close(code, reason)
+
+    def drop(self) -> None:
+        """End without a close frame."""
+        if self._handler is None:
+            return
+        self.uncork()
+        # Twisted closes a connection only once no producer is registered.
+        self._transport.unregisterProducer()
+        self._protocol.dropConnection()
+        loop = asyncio.get_running_loop()
+        loop.call_later(CLOSE_TIMEOUT_SECONDS, self._abort)
+        loop.call_soon(self.finish, ABNORMAL)
+
+    def _abort(self) -> None:
+        """Have an end even with a peer that doesn't read."""
+        if self._transport is not None:
+            self._transport.abortConnection()
 
     def buffer_size(self) -> int:
         """Return how many bytes wait for the peer to read."""
@@ -406,8 +433,16 @@ class FramesFactory(WebSocketFactory):
         super().setProtocolOptions(*args, **options)
 
 
+@implementer(IPushProducer)
 class FramesRequest(WebRequest):
-    """Daphne's HTTP request; one that asks for an upgrade waits for its turn when many do."""
+    """
+    Daphne's HTTP request; one that asks for an upgrade waits for its turn when many do.
+
+    Its response is written no faster than the peer reads: Daphne's own would keep all of it in memory.
+    """
+
+    producer: Any
+    _writable: asyncio.Event | None = None
 
     def process(self) -> Any:
         """Begin to answer."""
@@ -420,6 +455,53 @@ class FramesRequest(WebRequest):
         if self.channel is not None:  # the peer is still there
             super().process()
 
+    async def until_writable(self) -> None:
+        """Wait while more than Twisted's buffer (64 KiB) is under way; return at once when the peer is gone."""
+        if self._writable is not None:
+            await self._writable.wait()
+
+    def abort(self) -> None:
+        """Drop the connection with what it holds."""
+        if self.channel is not None:
+            transport: Any = self.channel.transport
+            transport.abortConnection()
+
+    # -- Daphne's and Twisted's calls
+
+    def handle_reply(self, message: dict[str, Any]) -> None:
+        """Carry out what the application sends."""
+        is_start = message.get("type") == "http.response.start"
+        if is_start and self._writable is None and self.channel is not None:
+            self._writable = asyncio.Event()
+            self._writable.set()
+            self.registerProducer(self, True)
+        super().handle_reply(message)
+
+    def finish(self) -> None:
+        """End the response."""
+        self.resumeProducing()
+        if self.producer is not None and self.channel is not None:
+            self.unregisterProducer()
+        super().finish()
+
+    def connectionLost(self, reason: Any) -> None:  # noqa: N802 -- Twisted's name
+        """Hear that the peer is gone."""
+        self.resumeProducing()
+        super().connectionLost(reason)
+
+    def pauseProducing(self) -> None:  # noqa: N802 -- Twisted's name
+        """Hear that the peer doesn't read."""
+        if self._writable is not None:
+            self._writable.clear()
+
+    def resumeProducing(self) -> None:  # noqa: N802 -- Twisted's name
+        """Hear that there is room again."""
+        if self._writable is not None:
+            self._writable.set()
+
+    def stopProducing(self) -> None:  # noqa: N802 -- Twisted's name
+        """Hear that the connection is lost; ``connectionLost`` says it too."""
+
 
 class FramesServer(Server):
     """Daphne's server with the extension in its scopes and a drain at its end."""
@@ -427,18 +509,47 @@ class FramesServer(Server):
     hooks = DaphneHooks()
     handshakes = Turns(_HANDSHAKES_PER_ROUND)
     _is_ending = False
+    _starting: asyncio.Future[None] | None = None
 
     def run(self) -> None:
         """Serve, with room for everybody who comes at once."""
         self.endpoints = [_with_backlog(endpoint) for endpoint in self.endpoints]
+        reactor.callWhenRunning(self._start)
         super().run()
+
+    def _start(self) -> None:
+        self._starting = asyncio.ensure_future(self._start_hooked())
+
+    async def _start_hooked(self) -> None:
+        try:
+            await self.hooks.start()
+        except Exception:  # the first request tries again
+            logger.exception("the node could not start")
 
     def create_application(self, protocol: Any, scope: dict[str, Any]) -> Any:
         """Offer the extension and start the application."""
         if scope["type"] == "websocket":
             protocol.frames = TwistedFrames(protocol)
+            limits = self.hooks.frames_by_path.get(scope["path"])
+            if limits is not None:
+                protocol.maxMessagePayloadSize = limits.max_message_bytes
+                protocol.maxFramePayloadSize = limits.max_message_bytes
             scope["extensions"] = {"websocket.http.response": {}, EXTENSION: protocol.frames}
+        elif isinstance(protocol, FramesRequest):
+            scope["extensions"] = {ABORT: protocol.abort}
         return super().create_application(protocol, scope)
+
+    async def handle_reply(self, protocol: Any, message: dict[str, Any]) -> None:
+        """Pass on what an application sends, once there is room for it."""
+        if isinstance(protocol, FramesRequest):
+            await protocol.until_writable()
+        await super().handle_reply(protocol, message)
+
+    def log_action(self, protocol: str, action: str, details: dict[str, Any]) -> None:
+        """Keep what is secret out of Daphne's access log."""
+        if "path" in details:
+            details = {**details, "path": without_secrets(details["path"])}
+        super().log_action(protocol, action, details)
 
     def kill_all_applications(self) -> Any:
         """Send the clients away, then end the applications; Twisted waits for the result."""
@@ -448,6 +559,11 @@ class FramesServer(Server):
         try:
             await self._send_clients_away()
             applications = self._running_applications()
+            if (
+                applications
+            ):  # responses that stay open are written to their end, as are others under way
+                await asyncio.wait(applications, timeout=_RESPONSE_SECONDS)
+                applications = self._running_applications()
             for application in applications:
                 application.cancel()
             if applications:

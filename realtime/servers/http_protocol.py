@@ -27,6 +27,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from uvicorn.protocols.utils import get_local_addr, get_remote_addr, is_ssl
 from uvicorn.server import ServerState
 
+from realtime.consumers.streaming import ABORT
 from realtime.node.eager import run_promptly
 from realtime.servers.extension import FramesSettings
 from realtime.servers.frames_protocol import FramesProtocol, Upgrade
@@ -111,7 +112,9 @@ class HTTPSettings:
         websocket_prefixes: Raw path prefixes whose upgrades ``FramesProtocol`` takes.
         direct_websockets: Consumers that need no ASGI, by path; see ``NodeApplication``.
         frames: Limits of those connections.
+        frames_by_path: Limits of those under paths that have their own.
         handshakes: Their turns; all connections of a server share them.
+        trusted_proxies: Whose ``X-Forwarded-For`` counts, as uvicorn keeps it, or ``None``.
 
     """
 
@@ -120,7 +123,9 @@ class HTTPSettings:
     websocket_prefixes: tuple[bytes, ...] = (b"/connection/",)
     direct_websockets: Mapping[str, Callable[[Upgrade], object]] = field(default_factory=dict)
     frames: FramesSettings = field(default_factory=FramesSettings)
+    frames_by_path: Mapping[str, FramesSettings] = field(default_factory=dict)
     handshakes: Turns = field(default_factory=lambda: Turns(HANDSHAKES_PER_ROUND))
+    trusted_proxies: Any = None
 
 
 class DrainableState(ServerState):
@@ -335,6 +340,7 @@ class TidewireHTTP(HttpToolsProtocol):
         super().on_message_begin()
         self.url, self.headers = url, headers
         self.scope["headers"] = headers
+        self.scope["extensions"] = self._extensions()
         self.expect_100_continue = any(
             name == b"expect" and value.lower() == b"100-continue" for name, value in headers
         )
@@ -457,7 +463,7 @@ class TidewireHTTP(HttpToolsProtocol):
         if self.access_log:
             self.access_logger.info(
                 '%s - "%s %s HTTP/%s" %d',
-                f"{self.client[0]}:{self.client[1]}" if self.client else "",
+                self._caller(request),
                 request.method.decode("ascii"),
                 request.url.decode("latin-1"),
                 request.http_version,
@@ -465,6 +471,16 @@ class TidewireHTTP(HttpToolsProtocol):
             )
         if not is_kept:
             self.transport.close()
+
+    def _caller(self, request: _Request) -> str:
+        """Return who sent a request, for the access log, as uvicorn writes it for the others."""
+        address, trusted = self.client, self.settings.trusted_proxies
+        if address and trusted is not None and address[0] in trusted:
+            values = [value for name, value in request.headers if name == b"x-forwarded-for"]
+            if values:
+                forwarded = trusted.get_trusted_client_address(b", ".join(values).decode("latin-1"))
+                address = forwarded if forwarded[0] else address
+        return f"{address[0]}:{address[1]}" if address else ""
 
     def _start_asgi(self, request: _Request, body: bytes) -> None:
         """Send a request that has been read whole through ASGI."""
@@ -500,8 +516,12 @@ class TidewireHTTP(HttpToolsProtocol):
             raw_path=self.root_path.encode("ascii") + request.path,
             query_string=request.query,
             headers=request.headers,
+            extensions=self._extensions(),
         )
         return scope
+
+    def _extensions(self) -> dict[str, Any]:
+        return {ABORT: self.transport.abort}
 
     # -- upgrades
 
@@ -645,7 +665,7 @@ def hand_over(
     raw_path, _, query = url.partition(b"?")
     path = raw_path.decode("latin-1")
     connections: set[Any] = state.connections
-    connection = FramesProtocol(settings.frames, connections)
+    connection = FramesProtocol(settings.frames_by_path.get(path, settings.frames), connections)
     consume = settings.direct_websockets.get(path)
     if consume is not None:
         connection.start_directly(

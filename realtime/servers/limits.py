@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from realtime.conf.options import ProcessOptions
+from importlib.util import find_spec
+
+from realtime.conf.options import ProcessOptions, UniWebSocketOptions, WebSocketOptions
 from realtime.servers.extension import FramesSettings
+from realtime.servers.ports import Side, is_on, listeners
 
 
 # What waits in the kernel while the loop is busy. A restart brings all clients back at once.
@@ -12,7 +15,17 @@ BACKLOG = 4096
 
 def frames_settings(options: ProcessOptions) -> FramesSettings:
     """Return the limits of WebSocket connections."""
-    websocket = options.websocket
+    return _frames_settings(options.websocket)
+
+
+def frames_by_path(options: ProcessOptions) -> dict[str, FramesSettings]:
+    """Return the limits of WebSocket connections under paths that have their own."""
+    if not options.uni_websocket.enabled:
+        return {}
+    return {options.uni_websocket.handler_prefix: _frames_settings(options.uni_websocket)}
+
+
+def _frames_settings(websocket: WebSocketOptions | UniWebSocketOptions) -> FramesSettings:
     return FramesSettings(
         max_message_bytes=websocket.message_size_limit,
         max_decompressed_bytes=websocket.decompressed_message_size_limit,
@@ -32,16 +45,38 @@ def websocket_paths(options: ProcessOptions) -> tuple[str, ...]:
     return tuple(paths)
 
 
-def endpoint_names(options: ProcessOptions) -> list[str]:
-    """Name what is served, for the start-up line, in the reference's order."""
+def endpoint_names(options: ProcessOptions, side: Side = Side.ALL) -> list[str]:
+    """Name what a listener serves, for the start-up line, in the reference's order."""
     served = {
         "websocket": not options.websocket.disabled,
+        "http_stream": options.http_stream.enabled,
+        "sse": options.sse.enabled,
+        "emulation": options.http_stream.enabled or options.sse.enabled,
         "api": not options.http_api.disabled,
         "admin": True,  # Django's own
         "health": options.health.enabled,
+        "uni_websocket": options.uni_websocket.enabled,
+        "uni_sse": options.uni_sse.enabled,
+        "uni_http_stream": options.uni_http_stream.enabled,
         "swagger": options.swagger.enabled,
+        "init": options.init.enabled,
     }
-    return [name for name, is_served in served.items() if is_served]
+    return [name for name, is_served in served.items() if is_served and is_on(side, name, options)]
+
+
+def missing_packages(options: ProcessOptions) -> list[str]:
+    """Name the options that are on and whose packages are not installed, each with what to do."""
+    needed = ("grpc", "grpc_health", "grpc_reflection")
+    if all(find_spec(name) for name in needed):
+        return []
+    return [
+        f"{path} needs grpcio, which is not installed: pip install -r requirements-grpc.txt"
+        for path, is_on in (
+            ("grpc_api.enabled", options.grpc_api.enabled),
+            ("uni_grpc.enabled", options.uni_grpc.enabled),
+        )
+        if is_on
+    ]
 
 
 def unsupported_options(options: ProcessOptions) -> list[str]:
@@ -54,8 +89,8 @@ def unsupported_options(options: ProcessOptions) -> list[str]:
         problems.append("http_server.http3: let the reverse proxy in front speak HTTP/3")
     if http.h2c_external:
         problems.append("http_server.h2c_external: let the reverse proxy in front speak HTTP/2")
-    if http.internal_port or http.internal_tls.enabled:
+    if http.internal_tls.enabled and len(listeners(options)) == 1:
         problems.append(
-            "http_server.internal_port: there is one listener; keep paths private in the reverse proxy"
+            "http_server.internal_tls: there is no internal listener; give it an internal_port"
         )
-    return problems
+    return problems + missing_packages(options)

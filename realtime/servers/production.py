@@ -1,9 +1,10 @@
 """
 uvicorn as ``manage.py serve`` runs it: sockets of our own, a drain before the end, exit status 0.
 
-Three of uvicorn's habits don't fit a server of long connections. It binds without ``SO_REUSEPORT``; it closes every WebSocket
+Some of uvicorn's habits don't fit a server of long connections. It binds without ``SO_REUSEPORT``; it closes every WebSocket
 with 1012 before the application hears of the shutdown, so clients would not be told 3001 and would come back all
-at once; and after a graceful end it raises the signal again, so that a supervisor sees a crash.
+at once; after a graceful end it raises the signal again, so that a supervisor sees a crash; and it serves the same with the
+same certificate on all its sockets for as long as it runs.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import functools
 import gc
 import logging
 import os
@@ -20,13 +22,16 @@ import socket
 import ssl
 import threading
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from uvicorn import Config, Server
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from uvicorn.server import HANDLED_SIGNALS
 
+from realtime.protocol.errors import ConfigError
+from realtime.servers.access_log import redact
 from realtime.servers.doorkeeper import doorkeeper_class
 from realtime.servers.http_protocol import DrainableState, HTTPSettings
 from realtime.servers.limits import BACKLOG
@@ -45,26 +50,44 @@ Reload = Callable[[], Awaitable[object]]
 @dataclass(frozen=True, slots=True)
 class ServeSettings:
     """
-    What ``serve`` runs with, besides the application.
+    What ``serve`` runs with, whatever it listens to.
 
     Attributes:
-        http: Settings of our HTTP protocol.
         shutdown_seconds: The limit of the whole shutdown; at its end the process gives up, with status 1.
         keep_alive_seconds: How long an idle HTTP connection is kept.
         has_proxy_headers: Whether ``X-Forwarded-For`` and ``-Proto`` of ``trusted_proxies`` are believed.
         trusted_proxies: Addresses or networks, joined by commas.
         has_access_log: Whether every HTTP request is logged.
-        ssl_context: The server's TLS, or ``None``.
+        root_path: What the reverse proxy cuts off the paths of requests.
 
     """
 
-    http: HTTPSettings
     shutdown_seconds: float = 30.0
     keep_alive_seconds: int = 75
     has_proxy_headers: bool = False
     trusted_proxies: str = "127.0.0.1"
     has_access_log: bool = False
-    ssl_context: ssl.SSLContext | None = None
+    root_path: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """
+    What is served on some sockets.
+
+    Attributes:
+        application: For ASGI scopes; the first door's gets the lifespan too.
+        http: Settings of our HTTP protocol.
+        sockets: From ``listen``; closed at the end.
+        tls: Makes the context of new connections, at the start and at each reload; ``None`` is no TLS. It may raise
+            ``ConfigError``.
+
+    """
+
+    application: Any
+    http: HTTPSettings
+    sockets: Sequence[socket.socket]
+    tls: Callable[[], ssl.SSLContext] | None = None
 
 
 def listen(address: str, port: int, *, is_shared: bool) -> list[socket.socket]:
@@ -159,16 +182,83 @@ def allow_open_files() -> int:
     return hard
 
 
-class TidewireServer(Server):
+class _OpenDoor:
     """
-    uvicorn's server with a drain.
+    A door while it is served.
 
     Args:
-        config: uvicorn's configuration.
-        shutdown_seconds: The limit of the whole shutdown.
+        door: What it is.
+        config: uvicorn's configuration of it.
+
+    Raises:
+        ConfigError: Its certificate can't be used.
+
+    """
+
+    def __init__(self, door: Door, config: Config) -> None:
+        self.config = config
+        self.sockets = list(door.sockets)
+        self.servers: list[asyncio.Server] = []
+        self._make_context = door.tls
+        self._context = None if door.tls is None else door.tls()
+
+    async def open(self, state: DrainableState, app_state: dict[str, Any]) -> None:
+        """Take connections."""
+        if not self.config.loaded:
+            self.config.load()
+        make: Any = self.config.http_protocol_class
+        self._factory = functools.partial(
+            make, config=self.config, server_state=state, app_state=app_state
+        )
+        self.servers = [await self._serve(listening) for listening in self.sockets]
+
+    async def renew(self) -> None:
+        """
+        Make the TLS context anew, for connections to come.
+
+        uvloop keeps the context of a server for good, and to change the certificate within a context would keep the
+        sessions, and so the clients, of an authority that is no longer trusted. So a server takes over from the one before on
+        the same socket: it has a file descriptor of its own, and what waits in the kernel stays there.
+        """
+        if self._make_context is None:
+            return
+        self._context = self._make_context()
+        for number, listening in enumerate(self.sockets):
+            successor = listening.dup()
+            try:
+                server = await self._serve(successor)
+            except BaseException:
+                successor.close()
+                raise
+            self.servers[number].close()
+            self.servers[number], self.sockets[number] = server, successor
+
+    def close(self) -> None:
+        """Take no more connections; those that there are stay."""
+        for server in self.servers:
+            server.close()
+        for listening in self.sockets:
+            listening.close()
+
+    async def _serve(self, listening: socket.socket) -> asyncio.Server:
+        return await asyncio.get_running_loop().create_server(
+            self._factory, sock=listening, ssl=self._context, backlog=BACKLOG
+        )
+
+
+class TidewireServer(Server):
+    """
+    uvicorn's server with a drain, and with doors that may differ.
+
+    Args:
+        doors: What is served where.
+        settings: For all of them.
         drain: Sends all clients away within so many seconds; called once the sockets are closed.
         on_started: Called when the server takes connections.
-        reload: Awaited at SIGHUP, whose default would end the process.
+        reload: Awaited at SIGHUP, whose default would end the process; then TLS contexts are made anew.
+
+    Raises:
+        ConfigError: A certificate can't be used.
 
     Attributes:
         exit_status: For the process: 0, or 1 when the shutdown took too long.
@@ -177,17 +267,19 @@ class TidewireServer(Server):
 
     def __init__(
         self,
-        config: Config,
+        doors: Sequence[Door],
+        settings: ServeSettings,
         *,
-        shutdown_seconds: float,
         drain: Drain,
         on_started: Callable[[], None],
         reload: Reload | None = None,
     ) -> None:
-        super().__init__(config)
-        self.server_state = DrainableState()
+        self._doors = [_OpenDoor(door, _config(door, settings)) for door in doors]
+        super().__init__(self._doors[0].config)
+        logging.getLogger("uvicorn.access").addFilter(redact)
+        self.server_state: DrainableState = DrainableState()
         self.exit_status = 0
-        self._shutdown_seconds = shutdown_seconds
+        self._shutdown_seconds = settings.shutdown_seconds
         self._drain = drain
         self._on_started = on_started
         self._reload = reload
@@ -195,32 +287,45 @@ class TidewireServer(Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start, and say so."""
-        await super().startup(sockets)
+        await super().startup(sockets=[])  # the doors have them
+        for door in self._doors:
+            await door.open(self.server_state, self.lifespan.state)
         _spare_the_collector()
         if self._reload is not None and threading.current_thread() is threading.main_thread():
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._hang_up)
         self._on_started()
 
+    def close_sockets(self) -> None:
+        """Close what is listened to; may be called twice."""
+        for door in self._doors:
+            door.close()
+
     def _hang_up(self) -> None:
+        self._reloading = asyncio.ensure_future(_follow(self._reloading, self._renew))
+
+    async def _renew(self) -> None:
         assert self._reload is not None
-        self._reloading = asyncio.ensure_future(_follow(self._reloading, self._reload))
+        await self._reload()
+        for door in self._doors:
+            if self.server_state.is_draining:
+                return
+            try:
+                await door.renew()
+            except ConfigError as error:
+                logger.error("the new certificate is refused, the one before stays: %s", error)  # noqa: TRY400
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop accepting, send the clients away, then end what is left."""
         logger.info("shutting down ...")
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._shutdown_seconds
-        for server in self.servers:
-            server.close()
-        for listening in sockets or ():
-            listening.close()
-        state = self.server_state
-        if isinstance(state, DrainableState):
-            state.is_draining = True
+        self.server_state.is_draining = True
+        self.servers = [server for door in self._doors for server in door.servers]
+        self.close_sockets()
         await self._send_clients_away()
         # uvicorn counts in whole seconds.
         self.config.timeout_graceful_shutdown = max(1, round(deadline - loop.time()))
-        await super().shutdown(sockets)
+        await super().shutdown()
         if loop.time() > deadline:
             self._give_up()
 
@@ -277,24 +382,30 @@ async def _follow(before: asyncio.Task[None] | None, reload: Reload) -> None:
         logger.exception("the configuration was not reloaded")
 
 
-def make_server(
-    application: Any,
-    settings: ServeSettings,
-    *,
-    drain: Drain,
-    on_started: Callable[[], None],
-    reload: Reload | None = None,
-) -> TidewireServer:
-    """Put uvicorn together as we use it."""
-    context = settings.ssl_context
-    config = Config(
-        application,
+def behind_proxies(http: HTTPSettings, trusted: str) -> HTTPSettings:
+    """Have what goes around uvicorn's application, where it believes proxies, believe the same ones."""
+
+    def believing(application: Any) -> Any:
+        return ProxyHeadersMiddleware(application, trusted)
+
+    direct = {path: believing(each) for path, each in http.direct_websockets.items()}
+    return replace(http, direct_websockets=direct, trusted_proxies=believing(None).trusted_hosts)
+
+
+def _config(door: Door, settings: ServeSettings) -> Config:
+    """Put uvicorn's configuration together as we use it."""
+    http = door.http
+    if settings.has_proxy_headers:
+        http = behind_proxies(http, settings.trusted_proxies)
+    return Config(
+        door.application,
         loop="uvloop",
-        http=doorkeeper_class(settings.http),
+        http=doorkeeper_class(http),
+        root_path=settings.root_path,
         # For WebSocket routes other than ours; no timer per socket there either.
         ws="websockets-sansio",
         ws_ping_interval=None,
-        ws_max_size=settings.http.frames.max_message_bytes,
+        ws_max_size=door.http.frames.max_message_bytes,
         lifespan="on",
         interface="asgi3",
         log_config=None,
@@ -304,24 +415,15 @@ def make_server(
         server_header=False,
         backlog=BACKLOG,
         timeout_keep_alive=settings.keep_alive_seconds,
-        ssl_context_factory=None if context is None else lambda *_: context,
-    )
-    return TidewireServer(
-        config,
-        shutdown_seconds=settings.shutdown_seconds,
-        drain=drain,
-        on_started=on_started,
-        reload=reload,
     )
 
 
-def run(server: TidewireServer, sockets: Sequence[socket.socket], pid_file: str = "") -> int:
+def run(server: TidewireServer, pid_file: str = "") -> int:
     """
     Serve until a signal comes.
 
     Args:
-        server: From ``make_server``.
-        sockets: From ``listen``; closed at the end.
+        server: What is served; its sockets are closed at the end.
         pid_file: Written for the time of the run; empty writes none.
 
     Returns:
@@ -331,12 +433,11 @@ def run(server: TidewireServer, sockets: Sequence[socket.socket], pid_file: str 
     allow_open_files()
     with pid_in(pid_file):
         try:
-            server.run(sockets=list(sockets))
+            server.run()
         except SystemExit as stop:  # uvicorn's way to say that the lifespan failed to start
             return stop.code if isinstance(stop.code, int) else 1
         finally:
-            for listening in sockets:
-                listening.close()
+            server.close_sockets()
     return server.exit_status
 
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import multiprocessing
 import os
+import socket
+import ssl
 from argparse import SUPPRESS, ArgumentParser
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Protocol
 
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
@@ -19,17 +22,20 @@ from django.utils.module_loading import import_string
 
 from realtime import backends, bootstrap
 from realtime.conf import loader
-from realtime.conf.options import ProcessOptions
+from realtime.conf.options import GRPCAPIOptions, ProcessOptions, UniGRPCOptions
 from realtime.conf.schema import env_name, leaves
 from realtime.protocol.errors import ConfigError
 from realtime.servers import production
+from realtime.servers.application import OnSide
 from realtime.servers.http_protocol import HTTPSettings
 from realtime.servers.limits import (
     endpoint_names,
+    frames_by_path,
     frames_settings,
     unsupported_options,
     websocket_paths,
 )
+from realtime.servers.ports import Listener, Side, is_on, listeners
 from realtime.servers.supervisor import Lifeline, Supervisor, SupervisorSettings
 from realtime.servers.tls import server_context
 
@@ -153,6 +159,9 @@ class Command(BaseCommand):
                 application = import_string(settings.ASGI_APPLICATION)
                 # After it, since an ASGI application sets Django up once more, and the logging with it.
                 _set_up_logging(options, f"worker {worker}" if worker else "")
+                if arguments["access_log"]:
+                    # The project's settings keep it quiet, for servers that write it unasked.
+                    logging.getLogger("uvicorn.access").setLevel(logging.INFO)
                 loader.log_notices()
                 status = _serve(application, options, arguments)
         except ConfigError as error:
@@ -224,63 +233,114 @@ def _set_up_logging(options: ProcessOptions, label: str = "") -> None:
 
 
 def _serve(application: Any, options: ProcessOptions, arguments: dict[str, Any]) -> int:
-    server_options = options.http_server
-    tls = server_options.tls
-    prefixes = (b"/connection/", *(path.encode() for path in websocket_paths(options)))
-    serve_settings = production.ServeSettings(
-        http=HTTPSettings(
-            lane=getattr(application, "direct_lane", None),
-            websocket_prefixes=prefixes,
-            direct_websockets=getattr(application, "direct_websockets", {}),
-            frames=frames_settings(options),
-        ),
-        shutdown_seconds=options.shutdown.timeout,
-        has_proxy_headers=arguments["proxy_headers"],
-        trusted_proxies=arguments["forwarded_allow_ips"],
-        has_access_log=arguments["access_log"],
-        ssl_context=server_context(tls) if tls.enabled else None,
-    )
-    with _bind_errors(options):
-        sockets = production.listen(
-            server_options.address,
-            server_options.port,
-            # Two processes on the memory engine would each have half of the clients.
-            is_shared=backends.uses_redis(options),
+    where = listeners(options)
+    if len(where) > 1 and getattr(application, "ports", None) is None:
+        raise CommandError(
+            "http_server.internal_port: ASGI_APPLICATION has no `ports`, so the API would be on the external port too"
         )
+    with contextlib.ExitStack() as opened:
+        doors = []
+        for listener in where:
+            doors.append(_open_door(application, options, listener))
+            opened.callback(_close, doors[-1].sockets)
+        # Their listeners are opened with the node: what is wrong with a port is better said before anything starts.
+        for kept in _bind_others(options, is_shared=backends.uses_redis(options)).values():
+            _close(kept)
+        drain = getattr(application, "drain", _drain)
+        return _serve_doors(doors, options, arguments, drain)
+
+
+def _serve_doors(
+    doors: Sequence[production.Door],
+    options: ProcessOptions,
+    arguments: dict[str, Any],
+    drain: production.Drain,
+) -> int:
     lifeline = None
     if arguments["lifeline"] >= 0:
         lifeline = Lifeline(arguments["lifeline"], options.shutdown.timeout)
         lifeline.watch()
 
     def announce() -> None:
-        logger.info(
-            "serving %s endpoints on %s",
-            ", ".join(endpoint_names(options)),
-            ", ".join(production.address_of(listening) for listening in sockets),
-        )
+        for listener, door in zip(listeners(options), doors, strict=True):
+            logger.info(
+                "serving %s endpoints on %s",
+                ", ".join(endpoint_names(options, listener.side)),
+                ", ".join(production.address_of(listening) for listening in door.sockets),
+            )
         if lifeline is not None:
             lifeline.say_serving()
 
-    server = production.make_server(
-        application,
-        serve_settings,
-        drain=_drain,
+    server = production.TidewireServer(
+        doors,
+        production.ServeSettings(
+            shutdown_seconds=options.shutdown.timeout,
+            has_proxy_headers=arguments["proxy_headers"],
+            trusted_proxies=arguments["forwarded_allow_ips"],
+            has_access_log=arguments["access_log"],
+            root_path=settings.FORCE_SCRIPT_NAME or "",
+        ),
+        drain=drain,
         on_started=announce,
         reload=bootstrap.reload_options,
     )
     # The workers' supervisor has the file.
-    return production.run(server, sockets, "" if lifeline is not None else options.pid_file)
+    return production.run(server, "" if lifeline is not None else options.pid_file)
+
+
+def _http_settings(application: Any, options: ProcessOptions, side: Side) -> HTTPSettings:
+    """Return what is answered before ASGI on a side."""
+    prefixes = (b"/connection/", *(path.encode() for path in websocket_paths(options)))
+    has_transports = is_on(side, "websocket", options)
+    return HTTPSettings(
+        lane=getattr(application, "direct_lane", None) if is_on(side, "api", options) else None,
+        websocket_prefixes=prefixes,
+        direct_websockets=getattr(application, "direct_websockets", {}) if has_transports else {},
+        frames=frames_settings(options),
+        frames_by_path=frames_by_path(options),
+    )
+
+
+def _open_door(application: Any, options: ProcessOptions, listener: Listener) -> production.Door:
+    with _bind_errors(listener):
+        sockets = production.listen(
+            listener.address,
+            listener.port,
+            # Two processes on the memory engine would each have half of the clients.
+            is_shared=backends.uses_redis(options),
+        )
+    side = listener.side
+    return production.Door(
+        application=application if side is Side.ALL else OnSide(application, side),
+        http=_http_settings(application, options, side),
+        sockets=sockets,
+        tls=functools.partial(_context, listener.tls_path) if listener.tls.enabled else None,
+    )
+
+
+def _context(path: str) -> ssl.SSLContext:
+    """Make a TLS context from an option, as it is now."""
+    return server_context(getattr(loader.get_options().http_server, path.rpartition(".")[2]), path)
 
 
 def _supervise(options: ProcessOptions) -> int:
     """Keep workers, each of which is this very command with a number."""
-    with _bind_errors(options):
-        # Bound and not listening: whether the port is free shows before anything starts, and port 0 is one for all.
-        kept = production.bind(
-            options.http_server.address, options.http_server.port, is_shared=True
-        )
-    arguments = [*get_child_arguments(), "--port", str(kept[0].getsockname()[1])]
+    with contextlib.ExitStack() as kept:
+        arguments = [*get_child_arguments()]
+        for listener in listeners(options):
+            # Bound and not listening: whether the port is free shows before anything starts, and port 0 is one for all.
+            with _bind_errors(listener):
+                sockets = production.bind(listener.address, listener.port, is_shared=True)
+            kept.callback(_close, sockets)
+            option = "internal_port" if listener.side is Side.INTERNAL else "port"
+            arguments.append(f"--http_server.{option}={sockets[0].getsockname()[1]}")
+        for section, sockets in _bind_others(options, is_shared=True).items():
+            kept.callback(_close, sockets)
+            arguments.append(f"--{section}.port={sockets[0].getsockname()[1]}")
+        return _keep_workers(arguments, options)
 
+
+def _keep_workers(arguments: Sequence[str], options: ProcessOptions) -> int:
     def command(number: int, lifeline: int) -> list[str]:
         # Skip the checks: they have passed here, and one warning is enough.
         return [*arguments, "--skip-checks", f"--worker={number}", f"--lifeline={lifeline}"]
@@ -292,20 +352,44 @@ def _supervise(options: ProcessOptions) -> int:
         return await Supervisor(command, settings).run()
 
     connections.close_all()  # what the system checks opened
-    try:
-        with production.pid_in(options.pid_file):
-            return asyncio.run(supervise())
-    finally:
-        for keeping in kept:
-            keeping.close()
+    with production.pid_in(options.pid_file):
+        return asyncio.run(supervise())
+
+
+def _bind_others(options: ProcessOptions, *, is_shared: bool) -> dict[str, list[socket.socket]]:
+    """Bind, without listening, the ports beside the one of HTTP; by section of the options."""
+    sections: dict[str, GRPCAPIOptions | UniGRPCOptions] = {
+        "grpc_api": options.grpc_api,
+        "uni_grpc": options.uni_grpc,
+    }
+    bound: dict[str, list[socket.socket]] = {}
+    for name, section in sections.items():
+        if section.enabled:
+            with _bind_errors(section):
+                bound[name] = production.bind(section.address, section.port, is_shared=is_shared)
+    return bound
+
+
+def _close(sockets: Iterable[socket.socket]) -> None:
+    for each in sockets:
+        each.close()
+
+
+class _Place(Protocol):
+    """A section of the options that says where to listen."""
+
+    @property
+    def address(self) -> str: ...
+    @property
+    def port(self) -> int: ...
 
 
 @contextlib.contextmanager
-def _bind_errors(options: ProcessOptions) -> Iterator[None]:
+def _bind_errors(place: _Place) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        where = f"{options.http_server.address}:{options.http_server.port}"
+        where = f"{place.address}:{place.port}"
         raise CommandError(f"can't listen on {where}: {error.strerror or error}") from error
 
 
