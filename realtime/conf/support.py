@@ -77,7 +77,6 @@ NOT_YET: Mapping[str, Missing] = MappingProxyType(
         "graphite.": _LOGGED,
         "grpc_api.": _LOGGED,
         "http_server.h2c_external": _LOGGED,
-        "http_server.http3.enabled": Missing("HTTP/3 is the reverse proxy's work here"),
         "http_server.internal_address": _LOGGED,
         "http_server.internal_port": Missing(
             "the API, health and metrics would be reachable on the external port; "
@@ -100,7 +99,6 @@ NOT_YET: Mapping[str, Missing] = MappingProxyType(
         "uni_http_stream.": _LOGGED,
         "uni_sse.": _LOGGED,
         "uni_websocket.": _LOGGED,
-        "webtransport.": _LOGGED,
     }
 )
 

@@ -8,7 +8,6 @@ stays behind per connection. Elsewhere it reads and writes by plain ASGI events,
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -18,8 +17,8 @@ from channels.consumer import AsyncConsumer
 
 from realtime import bootstrap
 from realtime.client.client import Client
-from realtime.consumers.origins import is_origin_allowed
-from realtime.consumers.scopes import header, random_uuid, user_header
+from realtime.consumers.origins import refusal
+from realtime.consumers.scopes import random_uuid, user_header
 from realtime.node.node import Node
 from realtime.protocol import errors
 from realtime.protocol.wire import (
@@ -34,8 +33,6 @@ from realtime.protocol.wire import (
 )
 from realtime.session.session import Session
 
-
-logger = logging.getLogger(__name__)
 
 EXTENSION = "tidewire.frames"
 SUBPROTOCOLS = ("centrifuge-json", "centrifuge-protobuf")
@@ -59,9 +56,9 @@ class WebSocketConsumer(AsyncConsumer):
         if event["type"] != "websocket.connect":
             return
         node = await bootstrap.ensure_node()
-        refusal = _refusal(node, scope)
-        if refusal:
-            await _refuse(scope, send, refusal)
+        status = refusal(node, scope)
+        if status:
+            await _refuse(scope, send, status)
             return
         text = scope.get("query_string", b"")
         query = parse_qs(text.decode("latin-1")) if text else {}
@@ -217,17 +214,6 @@ class AsgiTransport:
         if self._is_protobuf:
             return {"type": "websocket.send", "bytes": b"".join(messages)}
         return {"type": "websocket.send", "text": b"\n".join(messages).decode()}
-
-
-def _refusal(node: Node, scope: dict[str, Any]) -> int:
-    """Return the HTTP status that refuses a connection, or 0."""
-    origin = header(scope, b"origin")
-    if not is_origin_allowed(origin, node.options.client.allowed_origins):
-        logger.info("origin refused", extra={"origin": origin})
-        return 403
-    if not node.admit():
-        return 503
-    return 0
 
 
 async def _refuse(scope: dict[str, Any], send: Send, status: int) -> None:

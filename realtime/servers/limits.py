@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
+from collections.abc import Iterator
+
 from realtime.conf.options import ProcessOptions
 from realtime.servers.extension import FramesSettings
 
@@ -36,6 +39,7 @@ def endpoint_names(options: ProcessOptions) -> list[str]:
     """Name what is served, for the start-up line, in the reference's order."""
     served = {
         "websocket": not options.websocket.disabled,
+        "webtransport": options.webtransport.enabled,
         "api": not options.http_api.disabled,
         "admin": True,  # Django's own
         "health": options.health.enabled,
@@ -50,8 +54,7 @@ def unsupported_options(options: ProcessOptions) -> list[str]:
     problems = []
     if http.tls_autocert.enabled:
         problems.append("http_server.tls_autocert: let the reverse proxy in front get certificates")
-    if http.http3.enabled:
-        problems.append("http_server.http3: let the reverse proxy in front speak HTTP/3")
+    problems.extend(_http3_problems(options))
     if http.h2c_external:
         problems.append("http_server.h2c_external: let the reverse proxy in front speak HTTP/2")
     if http.internal_port or http.internal_tls.enabled:
@@ -59,3 +62,27 @@ def unsupported_options(options: ProcessOptions) -> list[str]:
             "http_server.internal_port: there is one listener; keep paths private in the reverse proxy"
         )
     return problems
+
+
+def _http3_problems(options: ProcessOptions) -> Iterator[str]:
+    """Name what is in the way of HTTP/3."""
+    http = options.http_server
+    if not http.http3.enabled:
+        if options.webtransport.enabled:
+            yield "webtransport: it is carried by HTTP/3; set http_server.http3.enabled, and http_server.tls"
+        return
+    if importlib.util.find_spec("aioquic") is None:
+        yield "http_server.http3: needs the package aioquic: pip install -r requirements-http3.txt"
+    if not http.tls.enabled:
+        yield "http_server.http3: there is no QUIC without TLS; set http_server.tls"
+    if http.tls.client_ca_pem:
+        yield (
+            "http_server.http3: aioquic can't ask clients for certificates, as http_server.tls.client_ca_pem wants; "
+            "clients would come in without one"
+        )
+    if options.workers > 1:
+        yield (
+            f"http_server.http3: set workers to 1, it is {options.workers}. The kernel deals datagrams out by address, and a "
+            "QUIC client keeps its connection when its address changes: its datagrams would reach another worker. "
+            "Run one process per port, or let a proxy in front that routes QUIC by connection id"
+        )

@@ -22,7 +22,7 @@ import threading
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from uvicorn import Config, Server
 from uvicorn.server import HANDLED_SIGNALS
@@ -55,6 +55,7 @@ class ServeSettings:
         trusted_proxies: Addresses or networks, joined by commas.
         has_access_log: Whether every HTTP request is logged.
         ssl_context: The server's TLS, or ``None``.
+        headers: Sent with every answer.
 
     """
 
@@ -65,6 +66,17 @@ class ServeSettings:
     trusted_proxies: str = "127.0.0.1"
     has_access_log: bool = False
     ssl_context: ssl.SSLContext | None = None
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+class Listener(Protocol):
+    """A port beside the HTTP server's, with a protocol that ASGI does not know."""
+
+    async def start(self) -> None:
+        """Listen."""
+
+    async def stop(self, grace: float) -> None:
+        """Take nothing new, end what runs after ``grace`` seconds; may be called twice, or without a start."""
 
 
 def listen(address: str, port: int, *, is_shared: bool) -> list[socket.socket]:
@@ -169,6 +181,7 @@ class TidewireServer(Server):
         drain: Sends all clients away within so many seconds; called once the sockets are closed.
         on_started: Called when the server takes connections.
         reload: Awaited at SIGHUP, whose default would end the process.
+        beside: Started after the application and stopped while the clients are sent away.
 
     Attributes:
         exit_status: For the process: 0, or 1 when the shutdown took too long.
@@ -183,6 +196,7 @@ class TidewireServer(Server):
         drain: Drain,
         on_started: Callable[[], None],
         reload: Reload | None = None,
+        beside: Sequence[Listener] = (),
     ) -> None:
         super().__init__(config)
         self.server_state = DrainableState()
@@ -191,11 +205,14 @@ class TidewireServer(Server):
         self._drain = drain
         self._on_started = on_started
         self._reload = reload
+        self._beside = beside
         self._reloading: asyncio.Task[None] | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start, and say so."""
         await super().startup(sockets)
+        for listener in self._beside:
+            await listener.start()
         _spare_the_collector()
         if self._reload is not None and threading.current_thread() is threading.main_thread():
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._hang_up)
@@ -227,13 +244,18 @@ class TidewireServer(Server):
     async def _send_clients_away(self) -> None:
         paced = len(self.server_state.connections) / DRAIN_PER_SECOND
         seconds = min(paced, MAX_DRAIN_SECONDS, self._shutdown_seconds / 2)
-        drained = asyncio.ensure_future(self._drain(seconds))
+        drained = asyncio.ensure_future(self._drain_all(seconds))
         done, _ = await asyncio.wait([drained], timeout=self._shutdown_seconds)
         if not done:
             drained.cancel()
             self._give_up()
         elif (error := drained.exception()) is not None:
             logger.error("the drain failed", exc_info=error)
+
+    async def _drain_all(self, seconds: float) -> None:
+        await self._drain(seconds)
+        for listener in self._beside:
+            await listener.stop(1.0)
 
     def _give_up(self) -> None:
         logger.critical("shutdown timeout reached")
@@ -284,6 +306,7 @@ def make_server(
     drain: Drain,
     on_started: Callable[[], None],
     reload: Reload | None = None,
+    beside: Sequence[Listener] = (),
 ) -> TidewireServer:
     """Put uvicorn together as we use it."""
     context = settings.ssl_context
@@ -302,6 +325,7 @@ def make_server(
         proxy_headers=settings.has_proxy_headers,
         forwarded_allow_ips=settings.trusted_proxies,
         server_header=False,
+        headers=list(settings.headers),
         backlog=BACKLOG,
         timeout_keep_alive=settings.keep_alive_seconds,
         ssl_context_factory=None if context is None else lambda *_: context,
@@ -312,6 +336,7 @@ def make_server(
         drain=drain,
         on_started=on_started,
         reload=reload,
+        beside=beside,
     )
 
 

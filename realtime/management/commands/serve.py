@@ -7,8 +7,9 @@ import contextlib
 import logging
 import multiprocessing
 import os
+import socket
 from argparse import SUPPRESS, ArgumentParser
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from django.conf import settings
@@ -226,6 +227,14 @@ def _set_up_logging(options: ProcessOptions, label: str = "") -> None:
 def _serve(application: Any, options: ProcessOptions, arguments: dict[str, Any]) -> int:
     server_options = options.http_server
     tls = server_options.tls
+    with _bind_errors(options):
+        sockets = production.listen(
+            server_options.address,
+            server_options.port,
+            # Two processes on the memory engine would each have half of the clients.
+            is_shared=backends.uses_redis(options),
+        )
+        beside = _http3_listeners(application, options, sockets)
     prefixes = (b"/connection/", *(path.encode() for path in websocket_paths(options)))
     serve_settings = production.ServeSettings(
         http=HTTPSettings(
@@ -239,14 +248,8 @@ def _serve(application: Any, options: ProcessOptions, arguments: dict[str, Any])
         trusted_proxies=arguments["forwarded_allow_ips"],
         has_access_log=arguments["access_log"],
         ssl_context=server_context(tls) if tls.enabled else None,
+        headers=_headers(options, sockets[0].getsockname()[1]),
     )
-    with _bind_errors(options):
-        sockets = production.listen(
-            server_options.address,
-            server_options.port,
-            # Two processes on the memory engine would each have half of the clients.
-            is_shared=backends.uses_redis(options),
-        )
     lifeline = None
     if arguments["lifeline"] >= 0:
         lifeline = Lifeline(arguments["lifeline"], options.shutdown.timeout)
@@ -254,9 +257,10 @@ def _serve(application: Any, options: ProcessOptions, arguments: dict[str, Any])
 
     def announce() -> None:
         logger.info(
-            "serving %s endpoints on %s",
+            "serving %s endpoints on %s%s",
             ", ".join(endpoint_names(options)),
             ", ".join(production.address_of(listening) for listening in sockets),
+            " with HTTP/3 (experimental)" if beside else "",
         )
         if lifeline is not None:
             lifeline.say_serving()
@@ -267,9 +271,29 @@ def _serve(application: Any, options: ProcessOptions, arguments: dict[str, Any])
         drain=_drain,
         on_started=announce,
         reload=bootstrap.reload_options,
+        beside=beside,
     )
     # The workers' supervisor has the file.
     return production.run(server, sockets, "" if lifeline is not None else options.pid_file)
+
+
+def _headers(options: ProcessOptions, port: int) -> tuple[tuple[str, str], ...]:
+    """Return the headers of every answer: where HTTP/3 is spoken, browsers are told so."""
+    if not options.http_server.http3.enabled:
+        return ()
+    return (("Alt-Svc", f'h3=":{port}"; ma=2592000'),)
+
+
+def _http3_listeners(
+    application: Any, options: ProcessOptions, sockets: Sequence[socket.socket]
+) -> list[production.Listener]:
+    if not options.http_server.http3.enabled:
+        return []
+    # aioquic is an extra: _check has seen that it is there.
+    from realtime.servers import http3, quic
+
+    made = quic.configuration(options.http_server.tls)
+    return [http3.Http3Listener(quic.bind(sockets), http3.Http3Settings(application, made))]
 
 
 def _supervise(options: ProcessOptions) -> int:
