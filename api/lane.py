@@ -34,6 +34,13 @@ Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
+def api_paths(options: HTTPAPIOptions) -> tuple[str, ...]:
+    """Return the paths that the API, with all that is below them, takes up."""
+    if options.disabled:
+        return ()
+    return (options.handler_prefix,) if options.handler_prefix else tuple(f"/{n}" for n in METHODS)
+
+
 class DirectLane:
     """
     Answers API requests that show an API key.

@@ -20,12 +20,13 @@ _django = get_asgi_application()  # sets Django up, which the imports below need
 from channels.routing import ProtocolTypeRouter, URLRouter  # noqa: E402
 from django.urls import re_path  # noqa: E402
 
-from api.lane import DirectLane, DirectLaneApp  # noqa: E402
+from api.lane import DirectLane, DirectLaneApp, api_paths  # noqa: E402
 from realtime import bootstrap  # noqa: E402
 from realtime.conf.loader import get_options  # noqa: E402
 from realtime.routing import StreamRoutes, websocket_applications, websocket_urlpatterns  # noqa: E402
 from realtime.servers.application import NodeApplication, refuse_unknown_path  # noqa: E402
 from realtime.servers.limits import frames_settings, websocket_paths  # noqa: E402
+from realtime.servers.ports import Ports  # noqa: E402
 
 
 async def _drain(seconds: float) -> None:
@@ -52,6 +53,7 @@ application = NodeApplication(
     direct_lane=_lane,
     # What goes around the consumer in the router above (a middleware, say) goes around it here too, or leave these out.
     direct_websockets=websocket_applications(),
+    ports=Ports(get_options(), api=api_paths(get_options().http_api)),
 )
 
 # Django's app of that name imports the server early; without it there is nothing to put in place.

@@ -11,6 +11,7 @@ declare -A packages=(
   [node]=nodejs
   [npm]=npm
   [go]=golang-go
+  [nginx]=nginx-light
 )
 
 wanted=()

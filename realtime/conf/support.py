@@ -77,16 +77,8 @@ NOT_YET: Mapping[str, Missing] = MappingProxyType(
         "graphite.": _LOGGED,
         "grpc_api.": _LOGGED,
         "http_server.h2c_external": _LOGGED,
-        "http_server.internal_address": _LOGGED,
-        "http_server.internal_port": Missing(
-            "the API, health and metrics would be reachable on the external port; "
-            "keep them inside by the reverse proxy for now"
-        ),
-        "http_server.internal_tls.": _LOGGED,
-        "http_server.internal_tls.enabled": Missing(_REVERSE_PROXY),
         "http_server.tls_autocert.": _LOGGED,
         "http_server.tls_autocert.enabled": Missing(_REVERSE_PROXY),
-        "http_server.tls_external": Missing(_REVERSE_PROXY),
         "init.": _LOGGED,
         "map_broker.": _LOGGED,
         "map_broker.type": Missing(_NO_MAPS),
@@ -104,7 +96,14 @@ NOT_YET: Mapping[str, Missing] = MappingProxyType(
 
 NOT_APPLICABLE = frozenset(
     {
-        "admin.",  # Django's admin has its place
+        # Django's admin has its place; only where it is reachable is an option
+        "admin.enabled",
+        "admin.handler_prefix",
+        "admin.insecure",
+        "admin.password",
+        "admin.secret",
+        "admin.web_path",
+        "admin.web_proxy_address",
         "enable_unreleased_features",
         "uni_websocket.read_buffer_size",
         "uni_websocket.use_write_buffer_pool",

@@ -13,6 +13,8 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, MutableMap
 from types import MappingProxyType
 from typing import Any
 
+from realtime.servers.ports import SCOPE_KEY, Ports, Side
+
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +37,7 @@ class NodeApplication:
         direct_lane: For the server's HTTP protocol, which answers API requests before ASGI.
         direct_websockets: For ``manage.py serve``, by path: applications that it runs without a task and without
             ``inner``'s routing. They must not need a task of their own before their first wait (no ``asyncio.timeout``).
+        ports: Knows what is not on the port that a request came to; without it an internal port is refused.
 
     """
 
@@ -47,7 +50,9 @@ class NodeApplication:
         websocket_paths: Collection[str] = (),
         direct_lane: Any = None,
         direct_websockets: Mapping[str, Application] = MappingProxyType({}),
+        ports: Ports | None = None,
     ) -> None:
+        self.ports = ports
         self.direct_lane = direct_lane
         self.direct_websockets = direct_websockets
         self._inner = inner
@@ -65,6 +70,9 @@ class NodeApplication:
             return
         if not self._is_started:
             await self.start()
+        if self.ports is not None and self.ports.is_closed(scope):
+            await refuse_unknown_path(scope, receive, send)
+            return
         if kind == "http" and scope["path"] in self._websocket_paths:
             await _refuse_plain_request(scope, send)
             return
@@ -125,15 +133,39 @@ async def _refuse_plain_request(scope: Scope, send: Send) -> None:
 
 
 async def refuse_unknown_path(scope: Scope, receive: Receive, send: Send) -> None:
-    """Answer a WebSocket handshake for which there is no route: 404, or 403 where the server can't say that."""
-    await receive()
-    if "websocket.http.response" not in scope.get("extensions", {}):
-        await send({"type": "websocket.close"})
-        return
+    """Answer a request, or a WebSocket handshake, for which there is no route: 404, or 403 where the server can't say that."""
+    prefix = "http.response"
+    if scope["type"] == "websocket":
+        await receive()
+        prefix = "websocket.http.response"
+        if prefix not in scope.get("extensions", {}):
+            await send({"type": "websocket.close"})
+            return
     body = b"Not Found"
     headers = [
         (b"content-type", b"text/plain; charset=utf-8"),
         (b"content-length", b"%d" % len(body)),
     ]
-    await send({"type": "websocket.http.response.start", "status": 404, "headers": headers})
-    await send({"type": "websocket.http.response.body", "body": body})
+    await send({"type": f"{prefix}.start", "status": 404, "headers": headers})
+    is_head = scope.get("method") == "HEAD"
+    await send({"type": f"{prefix}.body", "body": b"" if is_head else body})
+
+
+class OnSide:
+    """
+    An application as one listener serves it.
+
+    Args:
+        inner: Has ``Ports``, which reads what is written into the scopes here.
+        side: Which listener it is.
+
+    """
+
+    def __init__(self, inner: Application, side: Side) -> None:
+        self._inner = inner
+        self._side = side
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one scope."""
+        scope[SCOPE_KEY] = self._side
+        await self._inner(scope, receive, send)

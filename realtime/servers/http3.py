@@ -10,8 +10,7 @@ import asyncio
 import contextlib
 import logging
 import socket
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 from urllib.parse import unquote
 
@@ -25,7 +24,6 @@ from aioquic.h3.events import (
     HeadersReceived,
     WebTransportStreamDataReceived,
 )
-from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import QuicConnection
 from aioquic.quic.events import (
     ConnectionTerminated,
@@ -36,11 +34,12 @@ from aioquic.quic.events import (
     StreamReset,
 )
 
+from realtime.conf.options import TLSOptions
 from realtime.consumers.webtransport import refusal_of
 from realtime.servers.application import Application
 from realtime.servers.http3_exchange import Exchange
-from realtime.servers.quic import BoundedQuic
-from realtime.servers.webtransport import FAREWELL_SECONDS, WebTransportSession
+from realtime.servers.quic import BoundedQuic, configuration, use_certificate
+from realtime.servers.webtransport import WebTransportSession
 
 
 logger = logging.getLogger(__name__)
@@ -55,34 +54,30 @@ _STREAM_REJECTED = 0x3994BD84
 _DRAFT = (b"sec-webtransport-http3-draft", b"draft02")
 
 
-@dataclass(frozen=True, slots=True)
-class Http3Settings:
-    """
-    What a listener serves.
-
-    Attributes:
-        application: Gets the plain requests.
-        quic: With the certificate.
-
-    """
-
-    application: Application
-    quic: QuicConfiguration
-
-
 class Http3Listener:
     """
     Serves HTTP/3 on UDP sockets.
 
     Args:
         sockets: Bound; closed at the end.
-        settings: What is served.
+        application: Gets the plain requests.
+        tls: Returns the options in force.
+
+    Raises:
+        ConfigError: The certificate can't be used.
 
     """
 
-    def __init__(self, sockets: Sequence[socket.socket], settings: Http3Settings) -> None:
+    def __init__(
+        self,
+        sockets: Sequence[socket.socket],
+        application: Application,
+        tls: Callable[[], TLSOptions],
+    ) -> None:
         self._sockets = sockets
-        self._settings = settings
+        self._application = application
+        self._tls = tls
+        self._configuration = configuration(tls())
         self._servers: list[QuicServer] = []
         self._connections: set[Http3Protocol] = set()
 
@@ -93,9 +88,13 @@ class Http3Listener:
             _, server = await loop.create_datagram_endpoint(self._make_server, sock=bound)
             self._servers.append(server)
 
+    def renew(self) -> None:
+        """Take the certificate anew, for connections to come; raises as ``Http3Listener`` does."""
+        use_certificate(self._configuration, self._tls())
+
     async def stop(self, grace: float) -> None:
         """Let the sessions and requests that are left end within ``grace`` seconds, then end every connection; acts once."""
-        deadline = asyncio.get_running_loop().time() + grace + FAREWELL_SECONDS
+        deadline = asyncio.get_running_loop().time() + grace
         for connection in tuple(self._connections):
             await connection.until_idle(deadline)
         for connection in tuple(self._connections):
@@ -106,7 +105,7 @@ class Http3Listener:
 
     def _make_server(self) -> QuicServer:
         return QuicServer(
-            configuration=self._settings.quic,
+            configuration=self._configuration,
             create_protocol=self._make_connection,
             # An address that has not shown to be the sender's own costs no memory here; it takes one more round trip.
             retry=True,
@@ -116,7 +115,7 @@ class Http3Listener:
         self, quic: QuicConnection, stream_handler: QuicStreamHandler | None = None
     ) -> Http3Protocol:
         bounded = BoundedQuic.take_over(quic)
-        return Http3Protocol(bounded, self._settings.application, self._connections)
+        return Http3Protocol(bounded, self._application, self._connections)
 
 
 class Http3Protocol(QuicConnectionProtocol):

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from realtime.conf.options import ProcessOptions
 from realtime.servers.extension import FramesSettings
+from realtime.servers.ports import Side, is_on, listeners
 
 
 # What waits in the kernel while the loop is busy. A restart brings all clients back at once.
@@ -35,8 +36,8 @@ def websocket_paths(options: ProcessOptions) -> tuple[str, ...]:
     return tuple(paths)
 
 
-def endpoint_names(options: ProcessOptions) -> list[str]:
-    """Name what is served, for the start-up line, in the reference's order."""
+def endpoint_names(options: ProcessOptions, side: Side = Side.ALL) -> list[str]:
+    """Name what a listener serves, for the start-up line, in the reference's order."""
     served = {
         "websocket": not options.websocket.disabled,
         "webtransport": options.webtransport.enabled,
@@ -45,7 +46,7 @@ def endpoint_names(options: ProcessOptions) -> list[str]:
         "health": options.health.enabled,
         "swagger": options.swagger.enabled,
     }
-    return [name for name, is_served in served.items() if is_served]
+    return [name for name, is_served in served.items() if is_served and is_on(side, name, options)]
 
 
 def unsupported_options(options: ProcessOptions) -> list[str]:
@@ -57,9 +58,9 @@ def unsupported_options(options: ProcessOptions) -> list[str]:
     problems.extend(_http3_problems(options))
     if http.h2c_external:
         problems.append("http_server.h2c_external: let the reverse proxy in front speak HTTP/2")
-    if http.internal_port or http.internal_tls.enabled:
+    if http.internal_tls.enabled and len(listeners(options)) == 1:
         problems.append(
-            "http_server.internal_port: there is one listener; keep paths private in the reverse proxy"
+            "http_server.internal_tls: there is no internal listener; give it an internal_port"
         )
     return problems
 

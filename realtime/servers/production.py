@@ -1,9 +1,10 @@
 """
 uvicorn as ``manage.py serve`` runs it: sockets of our own, a drain before the end, exit status 0.
 
-Three of uvicorn's habits don't fit a server of long connections. It binds without ``SO_REUSEPORT``; it closes every WebSocket
+Some of uvicorn's habits don't fit a server of long connections. It binds without ``SO_REUSEPORT``; it closes every WebSocket
 with 1012 before the application hears of the shutdown, so clients would not be told 3001 and would come back all
-at once; and after a graceful end it raises the signal again, so that a supervisor sees a crash.
+at once; after a graceful end it raises the signal again, so that a supervisor sees a crash; and it serves the same with the
+same certificate on all its sockets for as long as it runs.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import functools
 import gc
 import logging
 import os
@@ -27,6 +29,7 @@ from typing import Any, Protocol
 from uvicorn import Config, Server
 from uvicorn.server import HANDLED_SIGNALS
 
+from realtime.protocol.errors import ConfigError
 from realtime.servers.doorkeeper import doorkeeper_class
 from realtime.servers.http_protocol import DrainableState, HTTPSettings
 from realtime.servers.limits import BACKLOG
@@ -37,6 +40,8 @@ logger = logging.getLogger(__name__)
 # Clients are sent away at this pace, so that they don't come back to the other nodes at once (operations, section 10).
 DRAIN_PER_SECOND = 1000
 MAX_DRAIN_SECONDS = 5.0
+# How long a companion may take once its clients have been told: they are closed a second later.
+_COMPANION_GRACE = 2.0
 
 Drain = Callable[[float], Awaitable[object]]
 Reload = Callable[[], Awaitable[object]]
@@ -45,38 +50,59 @@ Reload = Callable[[], Awaitable[object]]
 @dataclass(frozen=True, slots=True)
 class ServeSettings:
     """
-    What ``serve`` runs with, besides the application.
+    What ``serve`` runs with, whatever it listens to.
 
     Attributes:
-        http: Settings of our HTTP protocol.
         shutdown_seconds: The limit of the whole shutdown; at its end the process gives up, with status 1.
         keep_alive_seconds: How long an idle HTTP connection is kept.
         has_proxy_headers: Whether ``X-Forwarded-For`` and ``-Proto`` of ``trusted_proxies`` are believed.
         trusted_proxies: Addresses or networks, joined by commas.
         has_access_log: Whether every HTTP request is logged.
-        ssl_context: The server's TLS, or ``None``.
-        headers: Sent with every answer.
 
     """
 
-    http: HTTPSettings
     shutdown_seconds: float = 30.0
     keep_alive_seconds: int = 75
     has_proxy_headers: bool = False
     trusted_proxies: str = "127.0.0.1"
     has_access_log: bool = False
-    ssl_context: ssl.SSLContext | None = None
-    headers: tuple[tuple[str, str], ...] = ()
 
 
-class Listener(Protocol):
-    """A port beside the HTTP server's, with a protocol that ASGI does not know."""
+class Companion(Protocol):
+    """A listener beside a door's sockets, with a protocol that uvicorn does not know."""
 
     async def start(self) -> None:
         """Listen."""
 
+    def renew(self) -> None:
+        """Take the certificate anew, for connections to come; raises ``ConfigError`` where it can't be used."""
+
     async def stop(self, grace: float) -> None:
-        """Take nothing new, end what runs after ``grace`` seconds; may be called twice, or without a start."""
+        """Let what runs end within ``grace`` seconds and close; may be called twice, or without a start."""
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """
+    What is served on some sockets.
+
+    Attributes:
+        application: For ASGI scopes; the first door's gets the lifespan too.
+        http: Settings of our HTTP protocol.
+        sockets: From ``listen``; closed at the end.
+        tls: Makes the context of new connections, at the start and at each reload; ``None`` is no TLS. It may raise
+            ``ConfigError``.
+        headers: Sent with every answer.
+        companion: Started with the door and stopped when its clients have been sent away.
+
+    """
+
+    application: Any
+    http: HTTPSettings
+    sockets: Sequence[socket.socket]
+    tls: Callable[[], ssl.SSLContext] | None = None
+    headers: tuple[tuple[str, str], ...] = ()
+    companion: Companion | None = None
 
 
 def listen(address: str, port: int, *, is_shared: bool) -> list[socket.socket]:
@@ -171,17 +197,88 @@ def allow_open_files() -> int:
     return hard
 
 
-class TidewireServer(Server):
+class _OpenDoor:
     """
-    uvicorn's server with a drain.
+    A door while it is served.
 
     Args:
-        config: uvicorn's configuration.
-        shutdown_seconds: The limit of the whole shutdown.
+        door: What it is.
+        config: uvicorn's configuration of it.
+
+    Raises:
+        ConfigError: Its certificate can't be used.
+
+    """
+
+    def __init__(self, door: Door, config: Config) -> None:
+        self.config = config
+        self.sockets = list(door.sockets)
+        self.servers: list[asyncio.Server] = []
+        self.companion = door.companion
+        self._make_context = door.tls
+        self._context = None if door.tls is None else door.tls()
+
+    async def open(self, state: DrainableState, app_state: dict[str, Any]) -> None:
+        """Take connections."""
+        if not self.config.loaded:
+            self.config.load()
+        make: Any = self.config.http_protocol_class
+        self._factory = functools.partial(
+            make, config=self.config, server_state=state, app_state=app_state
+        )
+        self.servers = [await self._serve(listening) for listening in self.sockets]
+        if self.companion is not None:
+            await self.companion.start()
+
+    async def renew(self) -> None:
+        """
+        Make the TLS context anew, for connections to come.
+
+        uvloop keeps the context of a server for good, and to change the certificate within a context would keep the
+        sessions, and so the clients, of an authority that is no longer trusted. So a server takes over from the one before on
+        the same socket: it has a file descriptor of its own, and what waits in the kernel stays there.
+        """
+        if self._make_context is None:
+            return
+        self._context = self._make_context()
+        for number, listening in enumerate(self.sockets):
+            successor = listening.dup()
+            try:
+                server = await self._serve(successor)
+            except BaseException:
+                successor.close()
+                raise
+            self.servers[number].close()
+            self.servers[number], self.sockets[number] = server, successor
+        if self.companion is not None:
+            self.companion.renew()
+
+    def close(self) -> None:
+        """Take no more connections; those that there are stay."""
+        for server in self.servers:
+            server.close()
+        for listening in self.sockets:
+            listening.close()
+
+    async def _serve(self, listening: socket.socket) -> asyncio.Server:
+        return await asyncio.get_running_loop().create_server(
+            self._factory, sock=listening, ssl=self._context, backlog=BACKLOG
+        )
+
+
+class TidewireServer(Server):
+    """
+    uvicorn's server with a drain, and with doors that may differ.
+
+    Args:
+        doors: What is served where.
+        settings: For all of them.
         drain: Sends all clients away within so many seconds; called once the sockets are closed.
         on_started: Called when the server takes connections.
-        reload: Awaited at SIGHUP, whose default would end the process.
-        beside: Started after the application and stopped while the clients are sent away.
+        reload: Awaited at SIGHUP, whose default would end the process; then TLS contexts are made anew.
+
+    Raises:
+        ConfigError: A certificate can't be used.
 
     Attributes:
         exit_status: For the process: 0, or 1 when the shutdown took too long.
@@ -190,54 +287,64 @@ class TidewireServer(Server):
 
     def __init__(
         self,
-        config: Config,
+        doors: Sequence[Door],
+        settings: ServeSettings,
         *,
-        shutdown_seconds: float,
         drain: Drain,
         on_started: Callable[[], None],
         reload: Reload | None = None,
-        beside: Sequence[Listener] = (),
     ) -> None:
-        super().__init__(config)
-        self.server_state = DrainableState()
+        self._doors = [_OpenDoor(door, _config(door, settings)) for door in doors]
+        super().__init__(self._doors[0].config)
+        self.server_state: DrainableState = DrainableState()
         self.exit_status = 0
-        self._shutdown_seconds = shutdown_seconds
+        self._shutdown_seconds = settings.shutdown_seconds
         self._drain = drain
         self._on_started = on_started
         self._reload = reload
-        self._beside = beside
         self._reloading: asyncio.Task[None] | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start, and say so."""
-        await super().startup(sockets)
-        for listener in self._beside:
-            await listener.start()
+        await super().startup(sockets=[])  # the doors have them
+        for door in self._doors:
+            await door.open(self.server_state, self.lifespan.state)
         _spare_the_collector()
         if self._reload is not None and threading.current_thread() is threading.main_thread():
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._hang_up)
         self._on_started()
 
+    def close_sockets(self) -> None:
+        """Close what is listened to; may be called twice."""
+        for door in self._doors:
+            door.close()
+
     def _hang_up(self) -> None:
+        self._reloading = asyncio.ensure_future(_follow(self._reloading, self._renew))
+
+    async def _renew(self) -> None:
         assert self._reload is not None
-        self._reloading = asyncio.ensure_future(_follow(self._reloading, self._reload))
+        await self._reload()
+        for door in self._doors:
+            if self.server_state.is_draining:
+                return
+            try:
+                await door.renew()
+            except ConfigError as error:
+                logger.error("the new certificate is refused, the one before stays: %s", error)  # noqa: TRY400
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop accepting, send the clients away, then end what is left."""
         logger.info("shutting down ...")
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._shutdown_seconds
-        for server in self.servers:
-            server.close()
-        for listening in sockets or ():
-            listening.close()
-        state = self.server_state
-        if isinstance(state, DrainableState):
-            state.is_draining = True
+        self.server_state.is_draining = True
+        self.servers = [server for door in self._doors for server in door.servers]
+        self.close_sockets()
         await self._send_clients_away()
         # uvicorn counts in whole seconds.
         self.config.timeout_graceful_shutdown = max(1, round(deadline - loop.time()))
-        await super().shutdown(sockets)
+        await super().shutdown()
         if loop.time() > deadline:
             self._give_up()
 
@@ -254,8 +361,9 @@ class TidewireServer(Server):
 
     async def _drain_all(self, seconds: float) -> None:
         await self._drain(seconds)
-        for listener in self._beside:
-            await listener.stop(1.0)
+        for door in self._doors:
+            if door.companion is not None:
+                await door.companion.stop(_COMPANION_GRACE)
 
     def _give_up(self) -> None:
         logger.critical("shutdown timeout reached")
@@ -299,25 +407,16 @@ async def _follow(before: asyncio.Task[None] | None, reload: Reload) -> None:
         logger.exception("the configuration was not reloaded")
 
 
-def make_server(
-    application: Any,
-    settings: ServeSettings,
-    *,
-    drain: Drain,
-    on_started: Callable[[], None],
-    reload: Reload | None = None,
-    beside: Sequence[Listener] = (),
-) -> TidewireServer:
-    """Put uvicorn together as we use it."""
-    context = settings.ssl_context
-    config = Config(
-        application,
+def _config(door: Door, settings: ServeSettings) -> Config:
+    """Put uvicorn's configuration together as we use it."""
+    return Config(
+        door.application,
         loop="uvloop",
-        http=doorkeeper_class(settings.http),
+        http=doorkeeper_class(door.http),
         # For WebSocket routes other than ours; no timer per socket there either.
         ws="websockets-sansio",
         ws_ping_interval=None,
-        ws_max_size=settings.http.frames.max_message_bytes,
+        ws_max_size=door.http.frames.max_message_bytes,
         lifespan="on",
         interface="asgi3",
         log_config=None,
@@ -325,28 +424,18 @@ def make_server(
         proxy_headers=settings.has_proxy_headers,
         forwarded_allow_ips=settings.trusted_proxies,
         server_header=False,
-        headers=list(settings.headers),
+        headers=list(door.headers),
         backlog=BACKLOG,
         timeout_keep_alive=settings.keep_alive_seconds,
-        ssl_context_factory=None if context is None else lambda *_: context,
-    )
-    return TidewireServer(
-        config,
-        shutdown_seconds=settings.shutdown_seconds,
-        drain=drain,
-        on_started=on_started,
-        reload=reload,
-        beside=beside,
     )
 
 
-def run(server: TidewireServer, sockets: Sequence[socket.socket], pid_file: str = "") -> int:
+def run(server: TidewireServer, pid_file: str = "") -> int:
     """
     Serve until a signal comes.
 
     Args:
-        server: From ``make_server``.
-        sockets: From ``listen``; closed at the end.
+        server: What is served; its sockets are closed at the end.
         pid_file: Written for the time of the run; empty writes none.
 
     Returns:
@@ -356,12 +445,11 @@ def run(server: TidewireServer, sockets: Sequence[socket.socket], pid_file: str 
     allow_open_files()
     with pid_in(pid_file):
         try:
-            server.run(sockets=list(sockets))
+            server.run()
         except SystemExit as stop:  # uvicorn's way to say that the lifespan failed to start
             return stop.code if isinstance(stop.code, int) else 1
         finally:
-            for listening in sockets:
-                listening.close()
+            server.close_sockets()
     return server.exit_status
 
 

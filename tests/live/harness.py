@@ -13,12 +13,13 @@ import json
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -108,9 +109,20 @@ class Answer:
 class Server:
     """One server process."""
 
-    def __init__(self, shape: str, folder: Path, options: Mapping[str, str] = {}) -> None:
+    def __init__(
+        self,
+        shape: str,
+        folder: Path,
+        options: Mapping[str, str] = {},
+        *,
+        flags: Sequence[str] = (),
+        trust: ssl.SSLContext | None = None,
+    ) -> None:
         self.shape = shape
         self.port = free_port()
+        self.trust = trust
+        self._flags = flags
+        self._options = options
         self.log_path = folder / f"{shape}-{self.port}.log"
         self.database = folder / "db.sqlite3"
         self._environment = environment(self.database, {**OPTIONS, **options})
@@ -119,12 +131,26 @@ class Server:
     @property
     def url(self) -> str:
         """Where HTTP is answered."""
-        return f"http://127.0.0.1:{self.port}"
+        scheme = "https" if self._is_on("TLS_ENABLED") else "http"
+        return f"{scheme}://127.0.0.1:{self.port}"
+
+    @property
+    def api_url(self) -> str:
+        """Where the API is: on the internal port where there is one."""
+        port = self._options.get("TIDEWIRE_HTTP_SERVER_INTERNAL_PORT")
+        if port is None:
+            return self.url
+        has_tls = self._is_on("TLS_ENABLED") and not self._is_on("TLS_EXTERNAL")
+        scheme = "https" if has_tls or self._is_on("INTERNAL_TLS_ENABLED") else "http"
+        return f"{scheme}://127.0.0.1:{port}"
 
     @property
     def websocket_url(self) -> str:
         """Where clients connect."""
-        return f"ws://127.0.0.1:{self.port}/connection/websocket"
+        return self.url.replace("http", "ws", 1) + "/connection/websocket"
+
+    def _is_on(self, option: str) -> bool:
+        return self._options.get(f"TIDEWIRE_HTTP_SERVER_{option}") == "true"
 
     @property
     def log(self) -> str:
@@ -152,6 +178,7 @@ class Server:
                 "127.0.0.1",
                 "--port",
                 str(self.port),
+                *self._flags,
             ],
             "daphne": [
                 "-m",
@@ -216,16 +243,17 @@ class Server:
         body: bytes | None = None,
         headers: Mapping[str, str] = {},
         method: str = "",
+        base: str = "",
     ) -> Answer:
-        """Send one HTTP request."""
+        """Send one HTTP request, to ``base`` in the place of the usual port."""
         request = urllib.request.Request(
-            self.url + path,
+            (base or self.url) + path,
             data=body,
             headers=dict(headers),
             method=method or ("GET" if body is None else "POST"),
         )
         try:
-            with urllib.request.urlopen(request, timeout=10) as response:
+            with urllib.request.urlopen(request, timeout=10, context=self.trust) as response:
                 return Answer(response.status, response.headers, response.read())
         except urllib.error.HTTPError as error:
             with error:
@@ -234,7 +262,10 @@ class Server:
     def api(self, method: str, parameters: Any, headers: Mapping[str, str] = {}) -> Answer:
         """Call a method of the server API with the key."""
         return self.request(
-            f"/api/{method}", json.dumps(parameters).encode(), {"X-API-Key": API_KEY, **headers}
+            f"/api/{method}",
+            json.dumps(parameters).encode(),
+            {"X-API-Key": API_KEY, **headers},
+            base=self.api_url,
         )
 
     def call(self, method: str, **parameters: Any) -> Any:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import multiprocessing
 import os
 import socket
+import ssl
 from argparse import SUPPRESS, ArgumentParser
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -24,6 +26,7 @@ from realtime.conf.options import ProcessOptions
 from realtime.conf.schema import env_name, leaves
 from realtime.protocol.errors import ConfigError
 from realtime.servers import production
+from realtime.servers.application import OnSide
 from realtime.servers.http_protocol import HTTPSettings
 from realtime.servers.limits import (
     endpoint_names,
@@ -31,6 +34,7 @@ from realtime.servers.limits import (
     unsupported_options,
     websocket_paths,
 )
+from realtime.servers.ports import Listener, Side, is_on, listeners
 from realtime.servers.supervisor import Lifeline, Supervisor, SupervisorSettings
 from realtime.servers.tls import server_context
 
@@ -225,86 +229,127 @@ def _set_up_logging(options: ProcessOptions, label: str = "") -> None:
 
 
 def _serve(application: Any, options: ProcessOptions, arguments: dict[str, Any]) -> int:
-    server_options = options.http_server
-    tls = server_options.tls
-    with _bind_errors(options):
-        sockets = production.listen(
-            server_options.address,
-            server_options.port,
-            # Two processes on the memory engine would each have half of the clients.
-            is_shared=backends.uses_redis(options),
+    where = listeners(options)
+    if len(where) > 1 and getattr(application, "ports", None) is None:
+        raise CommandError(
+            "http_server.internal_port: ASGI_APPLICATION has no `ports`, so the API would be on the external port too"
         )
-        beside = _http3_listeners(application, options, sockets)
-    prefixes = (b"/connection/", *(path.encode() for path in websocket_paths(options)))
-    serve_settings = production.ServeSettings(
-        http=HTTPSettings(
-            lane=getattr(application, "direct_lane", None),
-            websocket_prefixes=prefixes,
-            direct_websockets=getattr(application, "direct_websockets", {}),
-            frames=frames_settings(options),
-        ),
-        shutdown_seconds=options.shutdown.timeout,
-        has_proxy_headers=arguments["proxy_headers"],
-        trusted_proxies=arguments["forwarded_allow_ips"],
-        has_access_log=arguments["access_log"],
-        ssl_context=server_context(tls) if tls.enabled else None,
-        headers=_headers(options, sockets[0].getsockname()[1]),
-    )
+    with contextlib.ExitStack() as opened:
+        doors = []
+        for listener in where:
+            doors.append(_open_door(application, options, listener))
+            for listening in doors[-1].sockets:
+                opened.callback(listening.close)
+        return _serve_doors(doors, options, arguments)
+
+
+def _serve_doors(
+    doors: Sequence[production.Door], options: ProcessOptions, arguments: dict[str, Any]
+) -> int:
     lifeline = None
     if arguments["lifeline"] >= 0:
         lifeline = Lifeline(arguments["lifeline"], options.shutdown.timeout)
         lifeline.watch()
 
     def announce() -> None:
-        logger.info(
-            "serving %s endpoints on %s%s",
-            ", ".join(endpoint_names(options)),
-            ", ".join(production.address_of(listening) for listening in sockets),
-            " with HTTP/3 (experimental)" if beside else "",
-        )
+        for listener, door in zip(listeners(options), doors, strict=True):
+            logger.info(
+                "serving %s endpoints on %s%s",
+                ", ".join(endpoint_names(options, listener.side)),
+                ", ".join(production.address_of(listening) for listening in door.sockets),
+                " with HTTP/3 (experimental)" if door.companion is not None else "",
+            )
         if lifeline is not None:
             lifeline.say_serving()
 
-    server = production.make_server(
-        application,
-        serve_settings,
+    server = production.TidewireServer(
+        doors,
+        production.ServeSettings(
+            shutdown_seconds=options.shutdown.timeout,
+            has_proxy_headers=arguments["proxy_headers"],
+            trusted_proxies=arguments["forwarded_allow_ips"],
+            has_access_log=arguments["access_log"],
+        ),
         drain=_drain,
         on_started=announce,
         reload=bootstrap.reload_options,
-        beside=beside,
     )
     # The workers' supervisor has the file.
-    return production.run(server, sockets, "" if lifeline is not None else options.pid_file)
+    return production.run(server, "" if lifeline is not None else options.pid_file)
 
 
-def _headers(options: ProcessOptions, port: int) -> tuple[tuple[str, str], ...]:
-    """Return the headers of every answer: where HTTP/3 is spoken, browsers are told so."""
-    if not options.http_server.http3.enabled:
-        return ()
-    return (("Alt-Svc", f'h3=":{port}"; ma=2592000'),)
+def _http_settings(application: Any, options: ProcessOptions, side: Side) -> HTTPSettings:
+    """Return what is answered before ASGI on a side."""
+    prefixes = (b"/connection/", *(path.encode() for path in websocket_paths(options)))
+    has_transports = is_on(side, "websocket", options)
+    return HTTPSettings(
+        lane=getattr(application, "direct_lane", None) if is_on(side, "api", options) else None,
+        websocket_prefixes=prefixes,
+        direct_websockets=getattr(application, "direct_websockets", {}) if has_transports else {},
+        frames=frames_settings(options),
+    )
 
 
-def _http3_listeners(
-    application: Any, options: ProcessOptions, sockets: Sequence[socket.socket]
-) -> list[production.Listener]:
-    if not options.http_server.http3.enabled:
-        return []
-    # aioquic is an extra: _check has seen that it is there.
-    from realtime.servers import http3, quic
+def _open_door(application: Any, options: ProcessOptions, listener: Listener) -> production.Door:
+    with _bind_errors(listener):
+        sockets = production.listen(
+            listener.address,
+            listener.port,
+            # Two processes on the memory engine would each have half of the clients.
+            is_shared=backends.uses_redis(options),
+        )
+    side = listener.side
+    served = application if side is Side.ALL else OnSide(application, side)
+    has_http3 = options.http_server.http3.enabled and side is not Side.INTERNAL
+    return production.Door(
+        application=served,
+        http=_http_settings(application, options, side),
+        sockets=sockets,
+        tls=functools.partial(_context, listener.tls_path) if listener.tls.enabled else None,
+        headers=_alternatives(sockets) if has_http3 else (),
+        companion=_http3(served, sockets, listener) if has_http3 else None,
+    )
 
-    made = quic.configuration(options.http_server.tls)
-    return [http3.Http3Listener(quic.bind(sockets), http3.Http3Settings(application, made))]
+
+def _alternatives(sockets: Sequence[socket.socket]) -> tuple[tuple[str, str], ...]:
+    """Return the header by which browsers learn of HTTP/3."""
+    port = sockets[0].getsockname()[1]
+    return (("alt-svc", f'h3=":{port}"; ma=2592000'),)  # 30 days, the reference's
+
+
+def _http3(
+    application: Any, sockets: Sequence[socket.socket], listener: Listener
+) -> production.Companion:
+    # They need aioquic, an extra; _check has seen that it is there.
+    from realtime.servers import quic
+    from realtime.servers.http3 import Http3Listener
+
+    with _bind_errors(listener):
+        bound = quic.bind(sockets)
+    return Http3Listener(bound, application, lambda: loader.get_options().http_server.tls)
+
+
+def _context(path: str) -> ssl.SSLContext:
+    """Make a TLS context from an option, as it is now."""
+    return server_context(getattr(loader.get_options().http_server, path.rpartition(".")[2]), path)
 
 
 def _supervise(options: ProcessOptions) -> int:
     """Keep workers, each of which is this very command with a number."""
-    with _bind_errors(options):
-        # Bound and not listening: whether the port is free shows before anything starts, and port 0 is one for all.
-        kept = production.bind(
-            options.http_server.address, options.http_server.port, is_shared=True
-        )
-    arguments = [*get_child_arguments(), "--port", str(kept[0].getsockname()[1])]
+    with contextlib.ExitStack() as kept:
+        arguments = [*get_child_arguments()]
+        for listener in listeners(options):
+            # Bound and not listening: whether the port is free shows before anything starts, and port 0 is one for all.
+            with _bind_errors(listener):
+                sockets = production.bind(listener.address, listener.port, is_shared=True)
+            for bound in sockets:
+                kept.callback(bound.close)
+            option = "internal_port" if listener.side is Side.INTERNAL else "port"
+            arguments.append(f"--http_server.{option}={sockets[0].getsockname()[1]}")
+        return _keep_workers(arguments, options)
 
+
+def _keep_workers(arguments: Sequence[str], options: ProcessOptions) -> int:
     def command(number: int, lifeline: int) -> list[str]:
         # Skip the checks: they have passed here, and one warning is enough.
         return [*arguments, "--skip-checks", f"--worker={number}", f"--lifeline={lifeline}"]
@@ -316,20 +361,16 @@ def _supervise(options: ProcessOptions) -> int:
         return await Supervisor(command, settings).run()
 
     connections.close_all()  # what the system checks opened
-    try:
-        with production.pid_in(options.pid_file):
-            return asyncio.run(supervise())
-    finally:
-        for keeping in kept:
-            keeping.close()
+    with production.pid_in(options.pid_file):
+        return asyncio.run(supervise())
 
 
 @contextlib.contextmanager
-def _bind_errors(options: ProcessOptions) -> Iterator[None]:
+def _bind_errors(listener: Listener) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        where = f"{options.http_server.address}:{options.http_server.port}"
+        where = f"{listener.address}:{listener.port}"
         raise CommandError(f"can't listen on {where}: {error.strerror or error}") from error
 
 

@@ -265,7 +265,8 @@ def main() -> None:
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO)
     sockets = production.listen("127.0.0.1", arguments.port, is_shared=arguments.shared)
-    settings = production.ServeSettings(
+    door = production.Door(
+        application=application,
         http=HTTPSettings(
             lane=application.direct_lane,
             max_body_bytes=arguments.body_limit,
@@ -273,21 +274,23 @@ def main() -> None:
                 max_message_bytes=arguments.limit, has_compression=arguments.compression
             ),
         ),
-        shutdown_seconds=arguments.shutdown_seconds,
-        keep_alive_seconds=arguments.keep_alive,
-        ssl_context=_tls(arguments.tls) if arguments.tls else None,
+        sockets=sockets,
+        tls=(lambda: _tls(arguments.tls)) if arguments.tls else None,
+    )
+    settings = production.ServeSettings(
+        shutdown_seconds=arguments.shutdown_seconds, keep_alive_seconds=arguments.keep_alive
     )
 
     async def hang(_: float) -> None:
         await asyncio.sleep(60)
 
-    server = production.make_server(
-        application,
+    server = production.TidewireServer(
+        [door],
         settings,
         drain=hang if arguments.hanging_drain else _drain,
         on_started=lambda: _say(f"ready {sockets[0].getsockname()[1]}"),
     )
-    raise SystemExit(production.run(server, sockets, arguments.pid_file))
+    raise SystemExit(production.run(server, arguments.pid_file))
 
 
 if os.environ.get("ECHO_ON_DAPHNE"):

@@ -152,8 +152,9 @@ def _api(root: str, key: str) -> Any:
     [
         (["--workers", "2"], "the memory engine lives in one process"),
         (["--workers", "0"], "expected 1 or more, got 0"),
-        (["--http_server.internal_port", "9000"], "http_server.internal_port"),
+        (["--http_server.internal_port", "90000"], "http_server.internal_port"),
         (["-a", "192.0.2.1", "-p", "8000"], "can't listen on 192.0.2.1:8000"),
+        (["-p", "0", "--http_server.internal_address", "192.0.2.1"], "can't listen on 192.0.2.1:0"),
         (["-p", "http"], "http_server.port"),
     ],
 )

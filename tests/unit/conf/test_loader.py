@@ -485,7 +485,6 @@ def test_a_default_of_something_not_implemented_is_no_matter():
         ({"broker": {"enabled": True, "type": "nats"}}, "broker.enabled"),
         ({"client": {"token": {"jwks_public_endpoint": "https://x/jwks"}}}, None),
         ({"client": {"proxy": {"connect": {"enabled": True, "endpoint": "http://x"}}}}, None),
-        ({"http_server": {"internal_port": 9000}}, "http_server.internal_port"),
         ({"http_server": {"http3": {"enabled": True}}}, "http_server.http3.enabled"),
     ],
 )

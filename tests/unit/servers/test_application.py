@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, cast
 
+import msgspec
 import pytest
 
-from realtime.servers.application import NodeApplication, refuse_unknown_path
+from realtime.conf.options import ProcessOptions
+from realtime.servers.application import NodeApplication, OnSide, refuse_unknown_path
+from realtime.servers.ports import Ports, Side
 
 
 class Harness:
@@ -149,7 +152,44 @@ async def test_an_unknown_path_is_not_found(extensions: dict[str, Any], answer: 
     async def send(message: Any) -> None:
         sent.append(message)
 
-    await refuse_unknown_path({"extensions": extensions}, receive, send)
+    await refuse_unknown_path({"type": "websocket", "extensions": extensions}, receive, send)
 
     assert sent[0]["type"] == answer
     assert sent[0].get("status", 404) == 404
+
+
+@pytest.mark.parametrize(
+    ("scope", "status", "body"),
+    [
+        ({"type": "http", "method": "GET", "path": "/api/info"}, 404, b"Not Found"),
+        ({"type": "http", "method": "HEAD", "path": "/api/info"}, 404, b""),
+        ({"type": "http", "method": "GET", "path": "/page"}, 200, b"inner"),
+        ({"type": "websocket", "path": "/connection/websocket"}, 200, b"inner"),
+    ],
+)
+async def test_what_is_not_on_the_port_is_not_found(
+    scope: dict[str, Any], status: int, body: bytes
+) -> None:
+    """The application behind never hears of it."""
+    sent: list[Any] = []
+
+    async def inner(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200})
+        await send({"type": "http.response.body", "body": b"inner"})
+
+    async def nothing() -> None:
+        return None
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    options = msgspec.convert(
+        {"http_server": {"port": 8000, "internal_port": "9000"}}, ProcessOptions
+    )
+    application = NodeApplication(
+        inner, start=nothing, stop=nothing, ports=Ports(options, api=["/api"])
+    )
+    await OnSide(application, Side.EXTERNAL)(scope, cast("Any", nothing), send)
+
+    assert sent[0]["status"] == status
+    assert sent[1]["body"] == body

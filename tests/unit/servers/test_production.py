@@ -108,7 +108,7 @@ def test_the_start_up_line_names_what_is_served() -> None:
         {"tls_autocert": {"enabled": True}},
         {"http3": {"enabled": True}},
         {"h2c_external": True},
-        {"internal_port": "9000"},
+        {"internal_tls": {"enabled": True}},
     ],
 )
 def test_what_the_server_can_not_do_is_named(changed: dict[str, object]) -> None:
