@@ -169,7 +169,9 @@ class WebTransportSession:
         """Hear that the peer gave a stream up, in either direction; say whether it was one of this session's."""
         if stream_id not in (self._stream_id, self.session_id):
             return False
-        self.on_lost()
+        # While the server ends it, this is the peer's answer.
+        if stream_id == self.session_id or not self._is_closing:
+            self.on_lost()
         return True
 
     def on_capsules(self, data: bytes, *, is_last: bool) -> None:
