@@ -49,6 +49,7 @@ def test_no_option_is_in_both_tables(key):
         "admin.external",
         "websocket.compression",
         "websocket.write_delay",
+        "webtransport.enabled",
         "health.enabled",
         "swagger.enabled",
         "node.name",
