@@ -88,6 +88,10 @@ class Http3Listener:
             _, server = await loop.create_datagram_endpoint(self._make_server, sock=bound)
             self._servers.append(server)
 
+    def connection_count(self) -> int:
+        """Return how many connections there are."""
+        return len(self._connections)
+
     def renew(self) -> None:
         """Take the certificate anew, for connections to come; raises as ``Http3Listener`` does."""
         use_certificate(self._configuration, self._tls())
@@ -301,8 +305,10 @@ class Http3Protocol(QuicConnectionProtocol):
         if stream_id in self._exchanges:  # trailers
             self._exchanges[stream_id].on_body(b"", is_last=event.stream_ended)
             return
-        scope = self._scope_of(event.headers)
         pseudo = dict(event.headers)
+        if b":method" not in pseudo:  # trailers of a request that has been answered
+            return
+        scope = self._scope_of(event.headers)
         if pseudo.get(b":method") != b"CONNECT":
             exchange = Exchange(self, stream_id, scope)
             self._exchanges[stream_id] = exchange

@@ -74,6 +74,9 @@ class Companion(Protocol):
     async def start(self) -> None:
         """Listen."""
 
+    def connection_count(self) -> int:
+        """Return how many connections there are."""
+
     def renew(self) -> None:
         """Take the certificate anew, for connections to come; raises ``ConfigError`` where it can't be used."""
 
@@ -349,7 +352,9 @@ class TidewireServer(Server):
             self._give_up()
 
     async def _send_clients_away(self) -> None:
-        paced = len(self.server_state.connections) / DRAIN_PER_SECOND
+        companions = [door.companion for door in self._doors if door.companion is not None]
+        count = sum(companion.connection_count() for companion in companions)
+        paced = (len(self.server_state.connections) + count) / DRAIN_PER_SECOND
         seconds = min(paced, MAX_DRAIN_SECONDS, self._shutdown_seconds / 2)
         drained = asyncio.ensure_future(self._drain_all(seconds))
         done, _ = await asyncio.wait([drained], timeout=self._shutdown_seconds)

@@ -248,6 +248,18 @@ async def test_a_reader_that_does_not_read(server: Server, batches: list[int], c
     assert code_and_reason == (code, {3008: "slow", 3009: "write error"}[code])
 
 
+async def test_a_client_that_vanished(server: Server) -> None:
+    """It takes nothing, acknowledges nothing, and is gone a second after it is owed more than the buffers hold."""
+    async with session(server) as gone, session(server) as stays:
+        for one in (gone, stays):
+            await one.ask({"id": 2, "subscribe": {"channel": "room:wt-gone"}})
+        gone.client.datagram_received = lambda *_: None  # type: ignore[method-assign]
+
+        await asyncio.to_thread(server.publish, "room:wt-gone", "x" * 200_000)
+
+        await _until(lambda: _members(server, "room:wt-gone") == 1)
+
+
 async def test_sigterm_sends_sessions_away(start: Start) -> None:
     """With 3001, and the process ends with status 0."""
     server = await asyncio.to_thread(start)
