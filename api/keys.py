@@ -161,6 +161,26 @@ def read_credentials(headers: Iterable[tuple[bytes, bytes]], query: bytes) -> Cr
     )
 
 
+def read_metadata(metadata: Iterable[tuple[str, str | bytes]]) -> Credentials:
+    """
+    Find the credentials of a gRPC call: ``authorization: apikey KEY``, where a key may have blanks, unlike over HTTP.
+
+    Args:
+        metadata: Names in lower case; of a name that repeats the first value counts.
+
+    """
+    found: dict[str, bytes] = {}
+    for name, value in metadata:
+        if name in ("authorization", "x-centrifugo-error-mode"):
+            found.setdefault(name, value.encode() if isinstance(value, str) else value)
+    scheme, _blank, key = found.get("authorization", b"").partition(b" ")
+    return Credentials(
+        key.strip() if scheme.lower() == b"apikey" else b"",
+        b"",
+        found.get("x-centrifugo-error-mode") == b"transport",
+    )
+
+
 def _key_of_authorization(value: bytes) -> bytes:
     fields = value.split()
     return fields[1] if len(fields) == 2 and fields[0].lower() == b"apikey" else b""

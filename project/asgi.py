@@ -21,11 +21,12 @@ from channels.routing import ProtocolTypeRouter, URLRouter  # noqa: E402
 from django.urls import re_path  # noqa: E402
 
 from api.lane import DirectLane, DirectLaneApp, api_paths  # noqa: E402
+from project.listeners import make_listeners  # noqa: E402
 from realtime import bootstrap  # noqa: E402
 from realtime.conf.loader import get_options  # noqa: E402
 from realtime.routing import StreamRoutes, websocket_applications, websocket_urlpatterns  # noqa: E402
 from realtime.servers.application import NodeApplication, refuse_unknown_path  # noqa: E402
-from realtime.servers.limits import frames_settings, websocket_paths  # noqa: E402
+from realtime.servers.limits import frames_by_path, frames_settings, websocket_paths  # noqa: E402
 from realtime.servers.ports import Ports  # noqa: E402
 
 
@@ -54,6 +55,8 @@ application = NodeApplication(
     # What goes around the consumer in the router above (a middleware, say) goes around it here too, or leave these out.
     direct_websockets=websocket_applications(),
     ports=Ports(get_options(), api=api_paths(get_options().http_api)),
+    drain=_drain,
+    listeners=make_listeners(get_options()),
 )
 
 # Django's app of that name imports the server early; without it there is nothing to put in place.
@@ -63,7 +66,9 @@ if "daphne.server" in sys.modules:
     install(
         DaphneHooks(
             frames=frames_settings(get_options()),
-            drain=_drain,
+            frames_by_path=frames_by_path(get_options()),
+            start=application.start_early,
+            drain=application.drain,
             stop=application.stop,
         )
     )

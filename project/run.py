@@ -55,6 +55,9 @@ def child_environment(environ: Mapping[str, str], env_file: Path) -> dict[str, s
     )
     result.setdefault("TIDEWIRE_API_URL", f"http://127.0.0.1:{port}/api")
     result.setdefault("TIDEWIRE_DEMO", "true")
+    # The demo lets one switch to these.
+    result.setdefault("TIDEWIRE_HTTP_STREAM_ENABLED", "true")
+    result.setdefault("TIDEWIRE_SSE_ENABLED", "true")
     return result
 
 

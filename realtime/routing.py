@@ -10,16 +10,24 @@ from django.urls import path
 from realtime.conf.loader import get_options
 from realtime.consumers.emulation import emulation
 from realtime.consumers.http_stream import http_stream
+from realtime.consumers.init import init
+from realtime.consumers.scopes import local_path
 from realtime.consumers.sse import sse
+from realtime.consumers.uni_http_stream import uni_http_stream
+from realtime.consumers.uni_sse import uni_sse
+from realtime.consumers.uni_websocket import uni_websocket
 from realtime.consumers.websocket import WebSocketConsumer
 
 
 def websocket_applications() -> dict[str, Any]:
     """Return the ASGI applications of the transports that are on, by path."""
     options = get_options()
-    if options.websocket.disabled:
-        return {}
-    return {options.websocket.handler_prefix: WebSocketConsumer.as_asgi()}
+    applications: dict[str, Any] = {}
+    if not options.websocket.disabled:
+        applications[options.websocket.handler_prefix] = WebSocketConsumer.as_asgi()
+    if options.uni_websocket.enabled:
+        applications[options.uni_websocket.handler_prefix] = uni_websocket
+    return applications
 
 
 def websocket_urlpatterns() -> list[Any]:
@@ -31,7 +39,7 @@ def websocket_urlpatterns() -> list[Any]:
 
 
 def http_applications() -> dict[str, Any]:
-    """Return the ASGI applications of the stream transports that are on, by path."""
+    """Return the ASGI applications of what clients ask for by HTTP, and that is on, by path."""
     options = get_options()
     applications: dict[str, Any] = {}
     if options.http_stream.enabled:
@@ -40,12 +48,18 @@ def http_applications() -> dict[str, Any]:
         applications[options.sse.handler_prefix] = sse
     if applications:
         applications[options.emulation.handler_prefix] = emulation
+    if options.uni_http_stream.enabled:
+        applications[options.uni_http_stream.handler_prefix] = uni_http_stream
+    if options.uni_sse.enabled:
+        applications[options.uni_sse.handler_prefix] = uni_sse
+    if options.init.enabled:
+        applications[options.init.handler_prefix] = init
     return applications
 
 
 class StreamRoutes:
     """
-    The stream transports as an ASGI application in front of another one, which gets every other path.
+    What clients ask for by HTTP, as an ASGI application in front of another one, which gets every other path.
 
     Args:
         inner: The other one.
@@ -61,5 +75,5 @@ class StreamRoutes:
         """Pass a request on."""
         application = self._inner
         if scope["type"] == "http":
-            application = self._applications.get(scope["path"], application)
+            application = self._applications.get(local_path(scope), application)
         await application(scope, receive, send)

@@ -12,7 +12,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from msgspec import structs
 
@@ -23,6 +23,7 @@ from realtime.protocol.errors import ClientError, Disconnect, EngineError, Inter
 from realtime.protocol.framing import MalformedFrame
 from realtime.protocol.messages import (
     Command,
+    ConnectResult,
     Error,
     Push,
     Refresh,
@@ -125,6 +126,8 @@ class Client:
         "write",
     )
 
+    is_unidirectional: ClassVar[bool] = False
+
     def __init__(
         self,
         node: Node,
@@ -151,7 +154,7 @@ class Client:
         self.buffer_size = transport.buffer_size
         self.is_closed = False
         self.is_paused = False
-        self._task: asyncio.Task[None] | None = None
+        self._task: asyncio.Task[Any] | None = None
         self._inbox: deque[bytes] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._ping_slot = self._tick_slot = -1
@@ -233,7 +236,7 @@ class Client:
                     reply = await _HANDLERS[method](self, command)
                 except Disconnect:
                     raise
-                except Exception as error:  # noqa: BLE001 -- _refuse logs what is no refusal
+                except Exception as error:  # noqa: BLE001 -- judge logs what is no refusal
                     self._refuse(command, method, error)
                 else:
                     if reply is not None:
@@ -246,12 +249,18 @@ class Client:
         except Disconnect as end:
             self.disconnect(end.code, end.reason)
 
+    def judge(self, failure: Exception, method: str) -> ClientError:
+        """Return what the client is told of a failure; one that is no refusal is logged."""
+        if isinstance(failure, ClientError):
+            return failure
+        # The wire gets a code, the log the rest.
+        what = "a backend" if isinstance(failure, EngineError) else "a command"
+        facts = {"method": method, "client": self.session.client_id}
+        logger.error("%s failed", what, exc_info=failure, extra=facts)
+        return InternalError()
+
     def _refuse(self, command: Command, method: str, failure: Exception) -> None:
-        error = failure if isinstance(failure, ClientError) else InternalError()
-        if error is not failure:  # the wire gets a code, the log the rest
-            what = "a backend" if isinstance(failure, EngineError) else "a command"
-            facts = {"method": method, "client": self.session.client_id}
-            logger.error("%s failed", what, exc_info=failure, extra=facts)
+        error = self.judge(failure, method)
         if method == "connect":
             self.session.state = SessionState.UNUSABLE
         self.send(
@@ -269,7 +278,7 @@ class Client:
 
     def push(self, push: Push) -> None:
         """Write a push."""
-        self.send(Reply(push=push))
+        self.write_checked(self.wire.encode_push(push))
 
     def write_checked(self, message: bytes) -> None:
         """Write to this connection alone; one whose queue is over its limit is ended."""
@@ -287,6 +296,15 @@ class Client:
         self.write(self.frame_ping or self.wire.ping)
 
     # --- the connection's life -------------------------------------------------------------------
+
+    def answer_connect(self, command: Command, result: ConnectResult) -> None:
+        """Tell the client that it is in."""
+        self.send(Reply(id=command.id, connect=result))
+
+    @property
+    def write_timeout(self) -> float:
+        """How many seconds a reader may stay behind."""
+        return self.node.options.websocket.write_timeout
 
     def connected(self) -> None:
         """Begin what a connected client has: pings, maintenance, its expiry."""

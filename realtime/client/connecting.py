@@ -97,7 +97,7 @@ async def connect(client: Client, command: Command) -> Reply | None:
         node.hub.remove_client(client)
         raise
     client.connected()
-    client.send(Reply(id=command.id, connect=_result(client, established)))
+    client.answer_connect(command, _result(client, established))
     for each in established:
         each.begin()
     return None
@@ -106,12 +106,13 @@ async def connect(client: Client, command: Command) -> Reply | None:
 def _result(client: Client, established: list[Established]) -> ConnectResult:
     session, node = client.session, client.node
     options = node.options.client
-    has_pings = options.ping_interval > 0 and not client.frame_ping
+    is_unidirectional = client.is_unidirectional
+    has_pings = options.ping_interval > 0 and (is_unidirectional or not client.frame_ping)
     result = ConnectResult(
         client=session.client_id,
         version=node.version,
         ping=int(options.ping_interval) if has_pings else 0,
-        pong=has_pings and options.pong_timeout > 0,
+        pong=has_pings and options.pong_timeout > 0 and not is_unidirectional,
         subs={each.subscription.channel: each.result for each in established} or None,
         session=session.session_id,
         node=node.id if client.is_emulated else "",

@@ -183,6 +183,12 @@ def _insecure_modes(options: ProcessOptions) -> Iterator[CheckMessage]:
                 hint="It is for development: switch it off where others can reach the server.",
                 id="realtime.W003",
             )
+    if options.grpc_api.enabled and not options.grpc_api.key:
+        yield Warning(
+            "grpc_api is enabled and grpc_api.key is empty.",
+            hint="Whoever reaches its port may call everything: set a key.",
+            id="realtime.W003",
+        )
 
 
 def _notices(loaded: Loaded) -> Iterator[CheckMessage]:

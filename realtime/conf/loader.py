@@ -62,6 +62,9 @@ _INSECURE = {
     ),
     "http_api.insecure": "INSECURE HTTP API mode enabled: no API key is asked for",
 }
+_NO_GRPC_KEY = (
+    "INSECURE GRPC API: grpc_api.key is empty, so whoever reaches the port may call everything"
+)
 _ANY_ORIGIN = (
     "client.allowed_origins * lets any web page connect with its visitor's cookies; "
     "list the origins of your pages"
@@ -312,6 +315,8 @@ class _Loading:
         for path, text in _INSECURE.items():
             if schema.read(options, path):
                 self.notices.append(Notice(logging.WARNING, text, {"key": path}))
+        if options.grpc_api.enabled and not options.grpc_api.key:
+            self.notices.append(Notice(logging.WARNING, _NO_GRPC_KEY, {"key": "grpc_api.key"}))
         if "*" in options.client.allowed_origins:
             self.notices.append(
                 Notice(logging.WARNING, _ANY_ORIGIN, {"key": "client.allowed_origins"})

@@ -467,7 +467,17 @@ class HTTPAPIOptions(Options, frozen=True, kw_only=True):
 
 
 class GRPCAPIOptions(Options, frozen=True, kw_only=True):
-    """The server API over GRPC."""
+    """
+    The server API over GRPC, on a port of its own.
+
+    Attributes:
+        error_mode: Empty (errors in responses) or ``transport`` (errors as GRPC statuses).
+        address: Empty means every interface.
+        key: With an empty one no key is asked for.
+        reflection: Whether clients may ask for the schema, as grpcurl does.
+        max_receive_message_size: Bytes; 0 means 4 MiB.
+
+    """
 
     enabled: bool = False
     error_mode: str = ""
@@ -605,7 +615,14 @@ class UniHTTPStreamOptions(Options, frozen=True, kw_only=True):
 
 
 class UniGRPCOptions(Options, frozen=True, kw_only=True):
-    """The unidirectional GRPC transport."""
+    """
+    The unidirectional GRPC transport, on a port of its own.
+
+    Attributes:
+        address: Empty means every interface.
+        max_receive_message_size: Bytes; 0 means 4 MiB.
+
+    """
 
     enabled: bool = False
     address: str = ""

@@ -56,7 +56,6 @@ NOT_YET: Mapping[str, Missing] = MappingProxyType(
         "broker.redisnats.": _LOGGED,
         "channel.proxy.": _LOGGED,
         "client.concurrency": _LOGGED,
-        "client.connect_code_to_unidirectional_disconnect.": _LOGGED,
         "client.proxy.": _LOGGED,
         "client.proxy.connect.enabled": Missing(
             "connections would be let in without asking the application"
@@ -75,11 +74,9 @@ NOT_YET: Mapping[str, Missing] = MappingProxyType(
         "debug.": _LOGGED,
         "engine.redis.replica_client.": _LOGGED,
         "graphite.": _LOGGED,
-        "grpc_api.": _LOGGED,
         "http_server.h2c_external": _LOGGED,
         "http_server.tls_autocert.": _LOGGED,
         "http_server.tls_autocert.enabled": Missing(_REVERSE_PROXY),
-        "init.": _LOGGED,
         "map_broker.": _LOGGED,
         "map_broker.type": Missing(_NO_MAPS),
         "opentelemetry.": _LOGGED,
@@ -87,10 +84,6 @@ NOT_YET: Mapping[str, Missing] = MappingProxyType(
         "prometheus.": _LOGGED,
         "rpc.": _LOGGED,
         "shared_poll.": _LOGGED,
-        "uni_grpc.": _LOGGED,
-        "uni_http_stream.": _LOGGED,
-        "uni_sse.": _LOGGED,
-        "uni_websocket.": _LOGGED,
     }
 )
 

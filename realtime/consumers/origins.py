@@ -4,15 +4,10 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
 
-from realtime.consumers.scopes import header
 from realtime.namespaces.globs import GlobError, compile_glob
 
-
-if TYPE_CHECKING:
-    from realtime.node.node import Node
 
 logger = logging.getLogger(__name__)
 
@@ -27,15 +22,6 @@ def is_origin_allowed(origin: str | None, allowed: tuple[str, ...]) -> bool:
     if not origin or allowed == ("*",):
         return True
     return any(_matcher(glob)(origin.lower()) for glob in allowed)
-
-
-def refusal(node: Node, scope: Mapping[str, Any]) -> int:
-    """Return the HTTP status that refuses a connection which no CORS header could keep from a page, or 0."""
-    origin = header(scope, b"origin")
-    if not is_origin_allowed(origin, node.options.client.allowed_origins):
-        logger.info("origin refused", extra={"origin": origin})
-        return 403
-    return 0 if node.admit() else 503
 
 
 @functools.lru_cache(maxsize=256)

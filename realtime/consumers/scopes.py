@@ -18,6 +18,12 @@ def random_uuid() -> str:
     return f"{text[:8]}-{text[8:12]}-4{text[13:16]}-{variant}{text[17:20]}-{text[20:]}"
 
 
+def local_path(scope: Mapping[str, Any]) -> str:
+    """Return a request's path without the prefix of the site (``root_path``)."""
+    path: str = scope["path"]
+    return path.removeprefix(scope.get("root_path", ""))
+
+
 def header(scope: Mapping[str, Any], wanted: bytes) -> str | None:
     """Return a header's last value; ``wanted`` is in lower case."""
     found = None

@@ -54,36 +54,27 @@ _PREFLIGHT: Headers = (
 )
 
 
-class StreamTransport:
+class QueueTransport:
     """
-    An HTTP response that stays open, as the transport of a client.
+    A transport whose messages wait in one bounded queue for a task that sends them.
 
     Args:
         node: Has the limits.
         wire: Encodes the disconnect push, the last message of a stream.
-        scope: The request's.
-        receive: The request's; its body has been read.
-        send: The request's; nothing has been sent.
 
     Attributes:
-        client: Whose transport it is; to be set before ``serve``.
+        client: Whose transport it is; to be set before anything is written.
 
     """
 
-    def __init__(self, node: Node, wire: Wire, scope: Scope, receive: Receive, send: Send) -> None:
+    def __init__(self, node: Node, wire: Wire) -> None:
         self.client: Client | None = None
         self._node = node
         self._wire = wire
-        self._scope = scope
-        self._receive = receive
-        self._send = send
         self._queue: deque[bytes] = deque()
         self._size = 0
         self._wakeup = asyncio.Event()
         self._is_closing = False
-        self._is_gone = False
-
-    # --- Transport -------------------------------------------------------------------------------
 
     def write(self, framed: bytes) -> None:
         """Queue a message; a queue over its limit ends the connection."""
@@ -124,7 +115,25 @@ class StreamTransport:
     def resume_reading(self) -> None:
         """Do nothing."""
 
-    # --- the response ----------------------------------------------------------------------------
+
+class StreamTransport(QueueTransport):
+    """
+    An HTTP response that stays open, as the transport of a client.
+
+    Args:
+        node, wire: As a ``QueueTransport`` has them.
+        scope: The request's.
+        receive: The request's; its body has been read.
+        send: The request's; nothing has been sent.
+
+    """
+
+    def __init__(self, node: Node, wire: Wire, scope: Scope, receive: Receive, send: Send) -> None:
+        super().__init__(node, wire)
+        self._scope = scope
+        self._receive = receive
+        self._send = send
+        self._is_gone = False
 
     async def serve(
         self,

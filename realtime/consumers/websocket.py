@@ -8,6 +8,7 @@ stays behind per connection. Elsewhere it reads and writes by plain ASGI events,
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -17,8 +18,9 @@ from channels.consumer import AsyncConsumer
 
 from realtime import bootstrap
 from realtime.client.client import Client
-from realtime.consumers.origins import refusal
-from realtime.consumers.scopes import random_uuid, user_header
+from realtime.conf.options import UniWebSocketOptions, WebSocketOptions
+from realtime.consumers.origins import is_origin_allowed
+from realtime.consumers.scopes import header, random_uuid, user_header
 from realtime.node.node import Node
 from realtime.protocol import errors
 from realtime.protocol.wire import (
@@ -33,6 +35,8 @@ from realtime.protocol.wire import (
 )
 from realtime.session.session import Session
 
+
+logger = logging.getLogger(__name__)
 
 EXTENSION = "tidewire.frames"
 SUBPROTOCOLS = ("centrifuge-json", "centrifuge-protobuf")
@@ -58,7 +62,7 @@ class WebSocketConsumer(AsyncConsumer):
         node = await bootstrap.ensure_node()
         status = refusal(node, scope)
         if status:
-            await _refuse(scope, send, status)
+            await refuse(scope, send, status)
             return
         text = scope.get("query_string", b"")
         query = parse_qs(text.decode("latin-1")) if text else {}
@@ -87,7 +91,7 @@ class WebSocketConsumer(AsyncConsumer):
             )
             extension.attach(client)
             return
-        transport = AsgiTransport(node, send, is_protobuf=is_protobuf)
+        transport = AsgiTransport(node, send, node.options.websocket, is_protobuf=is_protobuf)
         client = Client(
             node,
             session,
@@ -108,12 +112,35 @@ def _frames_wire(extension: Any, *, is_protobuf: bool) -> Wire:
 
 
 class AsgiTransport:
-    """A connection over plain ASGI events: a bounded queue and the task that empties it."""
+    """
+    A connection over plain ASGI events: a bounded queue and the task that empties it.
 
-    def __init__(self, node: Node, send: Send, *, is_protobuf: bool) -> None:
+    Args:
+        node: Has the bound of the queue.
+        send: The connection's; it has been accepted.
+        limits: The transport's own.
+        is_protobuf: Whether messages are binary.
+
+    Attributes:
+        client: Whose transport it is; to be set before ``serve``.
+        messages_per_frame: How many may share one.
+
+    """
+
+    messages_per_frame = MESSAGES_PER_FRAME
+
+    def __init__(
+        self,
+        node: Node,
+        send: Send,
+        limits: WebSocketOptions | UniWebSocketOptions,
+        *,
+        is_protobuf: bool = False,
+    ) -> None:
         self.client: Client | None = None
         self._node = node
         self._send = send
+        self._limits = limits
         self._is_protobuf = is_protobuf
         self._queue: deque[bytes] = deque()
         self._size = 0
@@ -164,7 +191,7 @@ class AsgiTransport:
         """Read until the connection ends."""
         assert self.client is not None
         writer = asyncio.create_task(self._write_out())
-        limit = self._node.options.websocket.message_size_limit
+        limit = self._limits.message_size_limit
         try:
             while True:
                 await self._may_read.wait()
@@ -177,7 +204,7 @@ class AsgiTransport:
                 if len(data) > limit:
                     self.client.disconnect(1009, "")
                     break
-                self.client.on_message(data, text is not None)
+                self.take(data, text is not None)
                 if self._close is not None:
                     break
         finally:
@@ -186,9 +213,14 @@ class AsgiTransport:
             self._wakeup.set()
             await writer
 
+    def take(self, data: bytes, is_text: bool) -> None:
+        """Hand a message in."""
+        assert self.client is not None
+        self.client.on_message(data, is_text)
+
     async def _write_out(self) -> None:
         """Write what is queued, then close; a write that takes too long, or fails, ends the connection."""
-        timeout = self._node.options.websocket.write_timeout or None
+        timeout = self._limits.write_timeout or None
         try:
             while True:
                 await self._wakeup.wait()
@@ -208,7 +240,7 @@ class AsgiTransport:
                 self.client.disconnect(*errors.WRITE_ERROR)
 
     def _next_event(self) -> dict[str, Any]:
-        count = min(len(self._queue), MESSAGES_PER_FRAME)
+        count = min(len(self._queue), self.messages_per_frame)
         messages = [self._queue.popleft() for _ in range(count)]
         self._size -= sum(map(len, messages))
         if self._is_protobuf:
@@ -216,7 +248,19 @@ class AsgiTransport:
         return {"type": "websocket.send", "text": b"\n".join(messages).decode()}
 
 
-async def _refuse(scope: dict[str, Any], send: Send, status: int) -> None:
+def refusal(node: Node, scope: dict[str, Any]) -> int:
+    """Return the HTTP status that refuses a connection, or 0."""
+    origin = header(scope, b"origin")
+    if not is_origin_allowed(origin, node.options.client.allowed_origins):
+        logger.info("origin refused", extra={"origin": origin})
+        return 403
+    if not node.admit():
+        return 503
+    return 0
+
+
+async def refuse(scope: dict[str, Any], send: Send, status: int) -> None:
+    """Answer a handshake with an HTTP status, where the server can."""
     if status != 403 and "websocket.http.response" in scope.get("extensions", {}):
         await send({"type": "websocket.http.response.start", "status": status, "headers": []})
         await send({"type": "websocket.http.response.body", "body": b""})

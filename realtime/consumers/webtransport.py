@@ -7,20 +7,19 @@ ASGI has no such scope, so this is no ASGI application: the server asks ``refusa
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 from urllib.parse import parse_qs
 
 from realtime import bootstrap
 from realtime.client.client import Client, Transport
-from realtime.consumers.origins import refusal
 from realtime.consumers.scopes import random_uuid, user_header
+from realtime.consumers.websocket import refusal
 from realtime.protocol.streams import LengthSplitter, LineSplitter, Splitter
 from realtime.protocol.wire import STREAM_JSON, STREAM_PROTOBUF, Wire
 from realtime.session.session import Session
 
 
-Scope = Mapping[str, Any]
+Scope = dict[str, Any]
 """As of an ASGI request: ``path``, ``query_string`` and ``headers``."""
 
 

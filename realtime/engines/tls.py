@@ -42,7 +42,8 @@ def client_context(options: TLSOptions, where: str) -> ssl.SSLContext:
             context.load_default_certs()
         if options.cert_pem:
             with pem_file(options.cert_pem) as certificate, pem_file(options.key_pem) as key:
-                context.load_cert_chain(certificate, key)
+                # An empty password: OpenSSL would ask at the terminal for that of an encrypted key.
+                context.load_cert_chain(certificate, key, password="")
     except (ssl.SSLError, ValueError) as error:
         raise ConfigError(f"{where}: certificate or key can't be used: {error}") from error
     if options.insecure_skip_verify:

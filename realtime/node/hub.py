@@ -94,10 +94,10 @@ class Room:
 
     def flush(self) -> None:
         """Write what is pending to every member."""
-        for cohort in self.cohorts.values():
+        # Copies, since a write can report a full buffer, which moves that member out, and with the last one its cohort.
+        for cohort in tuple(self.cohorts.values()):
             if cohort.pending:
                 joined = cohort.take()
-                # A copy, since a write can report a full buffer, which moves that member out.
                 for write in tuple(cohort.writes.values()):
                     write(joined)
 

@@ -471,9 +471,9 @@ class Node:
                 client.maintain(now)
 
     def watch_slow(self, client: Client) -> None:
-        """End a reader that stays behind for longer than ``write_timeout``."""
+        """End a reader that stays behind for longer than its ``write_timeout``."""
         self._slow[client] = asyncio.get_running_loop().call_later(
-            self.options.websocket.write_timeout, client.disconnect, *errors.WRITE_ERROR
+            client.write_timeout, client.disconnect, *errors.WRITE_ERROR
         )
 
     def unwatch_slow(self, client: Client) -> None:

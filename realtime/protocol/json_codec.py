@@ -47,10 +47,7 @@ def decode_commands(frame: bytes) -> Iterable[Command]:
 
     """
     if not frame.isascii():
-        try:
-            frame.decode()
-        except UnicodeDecodeError as error:
-            raise MalformedFrame from error
+        _check_utf8(frame)
     # Nearly every frame has one command; a generator for it would cost 0.4 µs.
     return _several(frame) if b"\n" in frame else (_decode(Command, frame),)
 
@@ -65,6 +62,7 @@ def _several(frame: bytes) -> Iterator[Command]:
 
 def decode_connect_request(text: bytes) -> ConnectRequest:
     """Read what a unidirectional client sends first; ``null`` is an empty request."""
+    _check_utf8(text)
     return _decode(ConnectRequest, text)
 
 
@@ -101,6 +99,18 @@ def encode_publication(head: bytes, publication: Publication) -> bytes:
     return _one_line(b"%b%b}}" % (head, _encode(publication)))
 
 
+def push_head(channel: str) -> bytes:
+    """Return what ``publication_head`` does, for a unidirectional connection."""
+    return b'{"channel":%b,"pub":' % _encode(channel)
+
+
+def encode_publication_push(head: bytes, publication: Publication) -> bytes:
+    """Encode what ``encode_publication`` does, for a unidirectional connection."""
+    if publication.data:
+        check_payload(publication.data)
+    return _one_line(b"%b%b}" % (head, _encode(publication)))
+
+
 def check_payload(data: Raw) -> None:
     """
     See to it that a payload can stand in a JSON message.
@@ -116,6 +126,14 @@ def check_payload(data: Raw) -> None:
             text.decode()
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InvalidPayloadError from error
+
+
+def _check_utf8(text: bytes) -> None:
+    """Look into payloads too, which the decoder leaves as they are."""
+    try:
+        text.decode()
+    except UnicodeDecodeError as error:
+        raise MalformedFrame from error
 
 
 def _decode(message_type: type[T], text: bytes) -> T:

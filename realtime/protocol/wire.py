@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from realtime.protocol import json_codec, protobuf_codec
-from realtime.protocol.messages import Command, Publication, Push, Reply
+from realtime.protocol.messages import Command, ConnectRequest, Publication, Push, Reply
 
 
 TEXT, BINARY, PING_FRAME = 1, 2, 9
@@ -39,15 +39,20 @@ class Wire:
         separator: What stands between two encoded messages that leave in one write.
         publication_head: From a channel to the ``head`` of its publications.
         decode_commands: Gives the commands of one frame or body; raises ``MalformedFrame`` after the last good one.
+        decode_connect_request: Gives what a unidirectional client sends; raises ``MalformedFrame``.
         ping: The encoded ping.
+
+    A unidirectional wire has bare pushes in place of replies.
 
     """
 
     __slots__ = (
         "_encode_publication",
+        "_encode_push",
         "_encode_reply",
         "_frame",
         "decode_commands",
+        "decode_connect_request",
         "is_json",
         "name",
         "ping",
@@ -63,6 +68,7 @@ class Wire:
         protocol: str,
         framing: Callable[[bytes], bytes],
         separator: bytes = b"",
+        is_unidirectional: bool = False,
     ) -> None:
         codec: Any = json_codec if protocol == "json" else protobuf_codec
         self.name = name
@@ -70,11 +76,23 @@ class Wire:
         self.is_json = protocol == "json"
         self.separator = separator
         self.decode_commands: Callable[[bytes], Iterable[Command]] = codec.decode_commands
+        self.decode_connect_request: Callable[[bytes], ConnectRequest] = (
+            codec.decode_connect_request
+        )
         self._encode_reply: Callable[[Reply], bytes] = codec.encode_reply
-        self.publication_head: Callable[[str], bytes] = codec.publication_head
-        self._encode_publication: Callable[[bytes, Publication], bytes] = codec.encode_publication
+        self._encode_push: Callable[[Push], bytes]
+        self.publication_head: Callable[[str], bytes]
+        self._encode_publication: Callable[[bytes, Publication], bytes]
+        if is_unidirectional:
+            self._encode_push = codec.encode_push
+            self.publication_head = codec.push_head
+            self._encode_publication = codec.encode_publication_push
+        else:
+            self._encode_push = lambda push: self._encode_reply(Reply(push=push))
+            self.publication_head = codec.publication_head
+            self._encode_publication = codec.encode_publication
         self._frame = framing
-        self.ping = framing(self._encode_reply(Reply()))
+        self.ping = framing(self._encode_reply(Reply()))  # empty in both directions
 
     def __repr__(self) -> str:
         return f"<Wire {self.name}>"
@@ -95,7 +113,7 @@ class Wire:
 
     def encode_push(self, push: Push) -> bytes:
         """Encode a push that is no publication, ready to be written."""
-        return self._frame(self._encode_reply(Reply(push=push)))
+        return self._frame(self._encode_push(push))
 
 
 def _text_frame(message: bytes) -> bytes:
@@ -131,14 +149,39 @@ STREAM_JSON = Wire("stream_json", protocol="json", framing=line)
 STREAM_PROTOBUF = Wire("stream_protobuf", protocol="protobuf", framing=protobuf_codec.delimit)
 SSE_JSON = Wire("sse_json", protocol="json", framing=event)
 
+UNI_FRAMES_JSON = Wire(
+    "uni_frames_json", protocol="json", framing=_text_frame, is_unidirectional=True
+)
+UNI_ASGI_JSON = Wire(
+    "uni_asgi_json", protocol="json", framing=_bare, separator=b"\n", is_unidirectional=True
+)
+UNI_LINES_JSON = Wire("uni_lines_json", protocol="json", framing=line, is_unidirectional=True)
+UNI_SSE_JSON = Wire("uni_sse_json", protocol="json", framing=event, is_unidirectional=True)
+# For gRPC, which frames each message on its own: protobuf_codec.split_delimited takes joined ones apart.
+UNI_PROTOBUF = Wire(
+    "uni_protobuf", protocol="protobuf", framing=protobuf_codec.delimit, is_unidirectional=True
+)
+
 
 @functools.lru_cache(maxsize=8)
-def deflated_wire(compress_frame: Callable[[bytes, int], bytes], *, is_protobuf: bool) -> Wire:
+def deflated_wire(
+    compress_frame: Callable[[bytes, int], bytes],
+    *,
+    is_protobuf: bool = False,
+    is_unidirectional: bool = False,
+) -> Wire:
     """
     Return the wire of connections with compression: a message is compressed once for all of them.
 
     ``compress_frame`` takes a payload and an opcode; equal ones (same server settings) give the same wire.
     """
+    if is_unidirectional:
+        return Wire(
+            "uni_deflated_json",
+            protocol="json",
+            framing=lambda message: compress_frame(message, TEXT),
+            is_unidirectional=True,
+        )
     if is_protobuf:
         return Wire(
             "deflated_protobuf",

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Collection, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Collection, Mapping, MutableMapping, Sequence
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Protocol
 
+from realtime.consumers.scopes import local_path
 from realtime.servers.ports import SCOPE_KEY, Ports, Side
 
 
@@ -23,6 +24,20 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[object]]
+
+
+# What runs on a listener's port when the node stops has this many seconds to end.
+LISTENER_GRACE = 1.0
+
+
+class Listener(Protocol):
+    """A port beside the ASGI server's own, with a protocol that ASGI does not know."""
+
+    async def start(self) -> None:
+        """Listen; raises ``ConfigError`` where that can't be."""
+
+    async def stop(self, grace: float) -> None:
+        """Take nothing new, end what runs after ``grace`` seconds; may be called twice, or without a start."""
 
 
 class NodeApplication:
@@ -38,6 +53,8 @@ class NodeApplication:
         direct_websockets: For ``manage.py serve``, by path: applications that it runs without a task and without
             ``inner``'s routing. They must not need a task of their own before their first wait (no ``asyncio.timeout``).
         ports: Knows what is not on the port that a request came to; without it an internal port is refused.
+        drain: Sends all clients away within so many seconds.
+        listeners: Are started after the node and stopped before it.
 
     """
 
@@ -51,6 +68,8 @@ class NodeApplication:
         direct_lane: Any = None,
         direct_websockets: Mapping[str, Application] = MappingProxyType({}),
         ports: Ports | None = None,
+        drain: Callable[[float], Awaitable[object]] | None = None,
+        listeners: Sequence[Listener] = (),
     ) -> None:
         self.ports = ports
         self.direct_lane = direct_lane
@@ -58,6 +77,8 @@ class NodeApplication:
         self._inner = inner
         self._start = start
         self._stop = stop
+        self._drain = drain
+        self._listeners = tuple(listeners)
         self._websocket_paths = frozenset(websocket_paths)
         self._is_started = False
         self._starting: asyncio.Task[None] | None = None
@@ -73,7 +94,7 @@ class NodeApplication:
         if self.ports is not None and self.ports.is_closed(scope):
             await refuse_unknown_path(scope, receive, send)
             return
-        if kind == "http" and scope["path"] in self._websocket_paths:
+        if kind == "http" and local_path(scope) in self._websocket_paths:
             await _refuse_plain_request(scope, send)
             return
         await self._inner(scope, receive, send)
@@ -87,18 +108,42 @@ class NodeApplication:
         # The one who asked first may be cancelled; the start goes on for the others.
         await asyncio.shield(self._starting)
 
+    async def start_early(self) -> None:
+        """Start the node where it has listeners, which nobody would find before the first request."""
+        if self._listeners:
+            await self.start()
+
+    async def drain(self, seconds: float) -> None:
+        """Take no more calls on the listeners' ports, and send all clients away within so many seconds."""
+        closing = self._close_listeners(seconds + LISTENER_GRACE)
+        if self._drain is None:
+            await closing
+        else:
+            await asyncio.gather(closing, self._drain(seconds))
+
     async def stop(self) -> None:
         """Stop the node if it runs."""
         if self._is_started:
             self._is_started = False
+            await self._close_listeners(LISTENER_GRACE)
             await self._stop()
 
     async def _start_once(self) -> None:
         try:
             await self._start()
+            try:
+                for listener in self._listeners:
+                    await listener.start()
+            except BaseException:
+                await self._close_listeners(0)
+                await self._stop()
+                raise
             self._is_started = True
         finally:
             self._starting = None  # after a failure the next one tries again
+
+    async def _close_listeners(self, grace: float) -> None:
+        await asyncio.gather(*[listener.stop(grace) for listener in self._listeners])
 
     async def _live(self, receive: Receive, send: Send) -> None:
         await receive()

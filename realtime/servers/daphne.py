@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +24,7 @@ from autobahn.websocket.types import ConnectionDeny
 from daphne.http_protocol import WebRequest
 from daphne.server import Server
 from daphne.ws_protocol import WebSocketFactory, WebSocketProtocol
+from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IPushProducer
 from zope.interface import implementer  # type: ignore[attr-defined]  # it marks no exports
@@ -31,6 +32,7 @@ from zope.interface import implementer  # type: ignore[attr-defined]  # it marks
 from realtime.consumers.streaming import ABORT
 from realtime.protocol.errors import SERVER_ERROR
 from realtime.protocol.wire import frame
+from realtime.servers.access_log import without_secrets
 from realtime.servers.extension import (
     CLOSE_TIMEOUT_SECONDS,
     EXTENSION,
@@ -66,12 +68,17 @@ class DaphneHooks:
 
     Attributes:
         frames: Limits of a connection; compression is not offered here.
+        frames_by_path: Limits of those under paths that have their own.
+        start: Called when Daphne serves, which has no lifespan: the first request starts the node, unless it must be there
+            before, since it listens on ports of its own.
         drain: Sends all clients away within so many seconds.
         stop: Stops the node.
 
     """
 
     frames: FramesSettings = field(default_factory=FramesSettings)
+    frames_by_path: Mapping[str, FramesSettings] = field(default_factory=dict)
+    start: Callable[[], Awaitable[object]] = _nothing
     drain: Callable[[float], Awaitable[object]] = _nothing
     stop: Callable[[], Awaitable[object]] = _nothing
 
@@ -154,6 +161,23 @@ class TwistedFrames:
     def close(self, code: int = 1000, reason: str = "") -> None:
         """Close with a handshake of at most 5 s."""
         self._protocol.close(code, reason)
+
+    def drop(self) -> None:
+        """End without a close frame."""
+        if self._handler is None:
+            return
+        self.uncork()
+        # Twisted closes a connection only once no producer is registered.
+        self._transport.unregisterProducer()
+        self._protocol.dropConnection()
+        loop = asyncio.get_running_loop()
+        loop.call_later(CLOSE_TIMEOUT_SECONDS, self._abort)
+        loop.call_soon(self.finish, ABNORMAL)
+
+    def _abort(self) -> None:
+        """Have an end even with a peer that doesn't read."""
+        if self._transport is not None:
+            self._transport.abortConnection()
 
     def buffer_size(self) -> int:
         """Return how many bytes wait for the peer to read."""
@@ -485,16 +509,31 @@ class FramesServer(Server):
     hooks = DaphneHooks()
     handshakes = Turns(_HANDSHAKES_PER_ROUND)
     _is_ending = False
+    _starting: asyncio.Future[None] | None = None
 
     def run(self) -> None:
         """Serve, with room for everybody who comes at once."""
         self.endpoints = [_with_backlog(endpoint) for endpoint in self.endpoints]
+        reactor.callWhenRunning(self._start)
         super().run()
+
+    def _start(self) -> None:
+        self._starting = asyncio.ensure_future(self._start_hooked())
+
+    async def _start_hooked(self) -> None:
+        try:
+            await self.hooks.start()
+        except Exception:  # the first request tries again
+            logger.exception("the node could not start")
 
     def create_application(self, protocol: Any, scope: dict[str, Any]) -> Any:
         """Offer the extension and start the application."""
         if scope["type"] == "websocket":
             protocol.frames = TwistedFrames(protocol)
+            limits = self.hooks.frames_by_path.get(scope["path"])
+            if limits is not None:
+                protocol.maxMessagePayloadSize = limits.max_message_bytes
+                protocol.maxFramePayloadSize = limits.max_message_bytes
             scope["extensions"] = {"websocket.http.response": {}, EXTENSION: protocol.frames}
         elif isinstance(protocol, FramesRequest):
             scope["extensions"] = {ABORT: protocol.abort}
@@ -505,6 +544,12 @@ class FramesServer(Server):
         if isinstance(protocol, FramesRequest):
             await protocol.until_writable()
         await super().handle_reply(protocol, message)
+
+    def log_action(self, protocol: str, action: str, details: dict[str, Any]) -> None:
+        """Keep what is secret out of Daphne's access log."""
+        if "path" in details:
+            details = {**details, "path": without_secrets(details["path"])}
+        super().log_action(protocol, action, details)
 
     def kill_all_applications(self) -> Any:
         """Send the clients away, then end the applications; Twisted waits for the result."""

@@ -88,6 +88,9 @@ class FramesConnection(Protocol):
     def close(self, code: int = 1000, reason: str = "") -> None:
         """Send what is collected, then a close frame; the socket is dropped at the latest 5 s later. Acts once."""
 
+    def drop(self) -> None:
+        """Send what is collected, then end without a close frame; the socket is dropped at the latest 5 s later."""
+
     def buffer_size(self) -> int:
         """Return how many bytes wait for the peer to read."""
 

@@ -204,6 +204,15 @@ class FramesProtocol(asyncio.Protocol):
         loop.call_soon(self._finish, code)
         loop.call_soon(self._go_on_reading)
 
+    def drop(self) -> None:
+        """End without a close frame."""
+        if self.state != OPEN:
+            return
+        self.uncork()
+        self._cork = None
+        self.leave()
+        asyncio.get_running_loop().call_soon(self._finish, ABNORMAL)
+
     def buffer_size(self) -> int:
         """Return how many bytes wait for the peer to read."""
         return self._transport.get_write_buffer_size()

@@ -28,7 +28,7 @@ from uvicorn.protocols.utils import get_local_addr, get_remote_addr, is_ssl
 from uvicorn.server import ServerState
 
 from realtime.consumers.streaming import ABORT
-from realtime.node.eager import run_eagerly
+from realtime.node.eager import run_promptly
 from realtime.servers.extension import FramesSettings
 from realtime.servers.frames_protocol import Application, FramesProtocol
 from realtime.servers.handshake import (
@@ -112,7 +112,9 @@ class HTTPSettings:
         websocket_prefixes: Raw path prefixes whose upgrades ``FramesProtocol`` takes.
         direct_websockets: Applications that are run on the spot, by path; see ``NodeApplication``.
         frames: Limits of those connections.
+        frames_by_path: Limits of those under paths that have their own.
         handshakes: Their turns; all connections of a server share them.
+        trusted_proxies: Whose ``X-Forwarded-For`` counts, as uvicorn keeps it, or ``None``.
 
     """
 
@@ -121,7 +123,9 @@ class HTTPSettings:
     websocket_prefixes: tuple[bytes, ...] = (b"/connection/",)
     direct_websockets: Mapping[str, Application] = field(default_factory=dict)
     frames: FramesSettings = field(default_factory=FramesSettings)
+    frames_by_path: Mapping[str, FramesSettings] = field(default_factory=dict)
     handshakes: Turns = field(default_factory=lambda: Turns(HANDSHAKES_PER_ROUND))
+    trusted_proxies: Any = None
 
 
 class DrainableState(ServerState):
@@ -303,8 +307,7 @@ class TidewireHTTP(HttpToolsProtocol):
         if request is None or len(data) - body_at != request.length or self._is_busy():
             return False
         self._answer(request, data[body_at:])
-        if not self._is_draining:
-            self._expect_within(self.timeout_keep_alive)
+        self._set_deadline(len(data))
         return True
 
     # -- the parser's calls
@@ -411,7 +414,7 @@ class TidewireHTTP(HttpToolsProtocol):
             return
         assert request.call is not None
         try:
-            response, task = run_eagerly(request.call.answer(body))
+            response, driven = run_promptly(request.call.answer(body))
         except Exception:
             logger.exception("the direct lane failed")
             self._respond(request, _FAILURE, is_kept=request.keep_alive)
@@ -419,28 +422,32 @@ class TidewireHTTP(HttpToolsProtocol):
         if response is not None:
             self._state.total_requests += 1
             self._respond(request, response, is_kept=request.keep_alive)
-        elif task is not None:
+        elif driven is not None:
             cycle = _LaneCycle(request)
             self.cycle = cycle  # type: ignore[assignment]  # it has what uvicorn looks at
-            tasks: set[Any] = self.tasks
-            tasks.add(task)
-            task.add_done_callback(lambda done: self._finish_lane(cycle, done))
+            driven.on_end = functools.partial(self._finish_lane, cycle)
 
-    def _finish_lane(self, cycle: _LaneCycle, task: asyncio.Task[LaneResponse]) -> None:
+    def _finish_lane(
+        self, cycle: _LaneCycle, response: LaneResponse | None, error: BaseException | None
+    ) -> None:
         """Send the answer of a lane request that had to wait."""
-        self.tasks.discard(task)
-        response: LaneResponse = _FAILURE
-        if task.cancelled():
-            cycle.keep_alive = False
-        elif (error := task.exception()) is not None:
-            logger.error("the direct lane failed", exc_info=error)
-        else:
-            response = task.result()
+        if response is None:
+            response = _FAILURE
+            if isinstance(error, asyncio.CancelledError):
+                cycle.keep_alive = False
+            else:
+                logger.error("the direct lane failed", exc_info=error)
         if cycle.disconnected or self.transport.is_closing():
             return
         cycle.response_complete = True
         self._respond(cycle.request, response, is_kept=cycle.keep_alive)
-        self.on_response_complete()
+        if self.pipeline:
+            self.on_response_complete()
+            return
+        # What uvicorn does, but for its timer: the deadline serves for that.
+        self._state.total_requests += 1
+        self.flow.resume_reading()
+        self._set_deadline(0)
 
     def _respond(self, request: _Request, response: LaneResponse, *, is_kept: bool) -> None:
         body = response.body
@@ -456,7 +463,7 @@ class TidewireHTTP(HttpToolsProtocol):
         if self.access_log:
             self.access_logger.info(
                 '%s - "%s %s HTTP/%s" %d',
-                f"{self.client[0]}:{self.client[1]}" if self.client else "",
+                self._caller(request),
                 request.method.decode("ascii"),
                 request.url.decode("latin-1"),
                 request.http_version,
@@ -464,6 +471,16 @@ class TidewireHTTP(HttpToolsProtocol):
             )
         if not is_kept:
             self.transport.close()
+
+    def _caller(self, request: _Request) -> str:
+        """Return who sent a request, for the access log, as uvicorn writes it for the others."""
+        address, trusted = self.client, self.settings.trusted_proxies
+        if address and trusted is not None and address[0] in trusted:
+            values = [value for name, value in request.headers if name == b"x-forwarded-for"]
+            if values:
+                forwarded = trusted.get_trusted_client_address(b", ".join(values).decode("latin-1"))
+                address = forwarded if forwarded[0] else address
+        return f"{address[0]}:{address[1]}" if address else ""
 
     def _start_asgi(self, request: _Request, body: bytes) -> None:
         """Send a request that has been read whole through ASGI."""
@@ -663,7 +680,7 @@ def hand_over(
         "state": app_state.copy(),
     }
     connections: set[Any] = state.connections
-    connection = FramesProtocol(settings.frames, connections)
+    connection = FramesProtocol(settings.frames_by_path.get(path, settings.frames), connections)
     direct = settings.direct_websockets.get(path)
     task = connection.start(
         transport, scope, accept, tail, direct or config.loaded_app, is_direct=direct is not None

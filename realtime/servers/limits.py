@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Iterator
+from importlib.util import find_spec
 
-from realtime.conf.options import ProcessOptions
+from realtime.conf.options import ProcessOptions, UniWebSocketOptions, WebSocketOptions
 from realtime.servers.extension import FramesSettings
 from realtime.servers.ports import Side, is_on, listeners
 
@@ -16,7 +16,17 @@ BACKLOG = 4096
 
 def frames_settings(options: ProcessOptions) -> FramesSettings:
     """Return the limits of WebSocket connections."""
-    websocket = options.websocket
+    return _frames_settings(options.websocket)
+
+
+def frames_by_path(options: ProcessOptions) -> dict[str, FramesSettings]:
+    """Return the limits of WebSocket connections under paths that have their own."""
+    if not options.uni_websocket.enabled:
+        return {}
+    return {options.uni_websocket.handler_prefix: _frames_settings(options.uni_websocket)}
+
+
+def _frames_settings(websocket: WebSocketOptions | UniWebSocketOptions) -> FramesSettings:
     return FramesSettings(
         max_message_bytes=websocket.message_size_limit,
         max_decompressed_bytes=websocket.decompressed_message_size_limit,
@@ -41,12 +51,34 @@ def endpoint_names(options: ProcessOptions, side: Side = Side.ALL) -> list[str]:
     served = {
         "websocket": not options.websocket.disabled,
         "webtransport": options.webtransport.enabled,
+        "http_stream": options.http_stream.enabled,
+        "sse": options.sse.enabled,
+        "emulation": options.http_stream.enabled or options.sse.enabled,
         "api": not options.http_api.disabled,
         "admin": True,  # Django's own
         "health": options.health.enabled,
+        "uni_websocket": options.uni_websocket.enabled,
+        "uni_sse": options.uni_sse.enabled,
+        "uni_http_stream": options.uni_http_stream.enabled,
         "swagger": options.swagger.enabled,
+        "init": options.init.enabled,
     }
     return [name for name, is_served in served.items() if is_served and is_on(side, name, options)]
+
+
+def missing_packages(options: ProcessOptions) -> list[str]:
+    """Name the options that are on and whose packages are not installed, each with what to do."""
+    needed = ("grpc", "grpc_health", "grpc_reflection")
+    if all(find_spec(name) for name in needed):
+        return []
+    return [
+        f"{path} needs grpcio, which is not installed: pip install -r requirements-grpc.txt"
+        for path, is_on in (
+            ("grpc_api.enabled", options.grpc_api.enabled),
+            ("uni_grpc.enabled", options.uni_grpc.enabled),
+        )
+        if is_on
+    ]
 
 
 def unsupported_options(options: ProcessOptions) -> list[str]:
@@ -62,7 +94,7 @@ def unsupported_options(options: ProcessOptions) -> list[str]:
         problems.append(
             "http_server.internal_tls: there is no internal listener; give it an internal_port"
         )
-    return problems
+    return problems + missing_packages(options)
 
 
 def _http3_problems(options: ProcessOptions) -> Iterator[str]:
@@ -72,7 +104,7 @@ def _http3_problems(options: ProcessOptions) -> Iterator[str]:
         if options.webtransport.enabled:
             yield "webtransport: it is carried by HTTP/3; set http_server.http3.enabled, and http_server.tls"
         return
-    if importlib.util.find_spec("aioquic") is None:
+    if find_spec("aioquic") is None:
         yield "http_server.http3: needs the package aioquic: pip install -r requirements-http3.txt"
     if not http.tls.enabled:
         yield "http_server.http3: there is no QUIC without TLS; set http_server.tls"

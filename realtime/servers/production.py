@@ -22,14 +22,16 @@ import socket
 import ssl
 import threading
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from uvicorn import Config, Server
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from uvicorn.server import HANDLED_SIGNALS
 
 from realtime.protocol.errors import ConfigError
+from realtime.servers.access_log import redact
 from realtime.servers.doorkeeper import doorkeeper_class
 from realtime.servers.http_protocol import DrainableState, HTTPSettings
 from realtime.servers.limits import BACKLOG
@@ -58,6 +60,7 @@ class ServeSettings:
         has_proxy_headers: Whether ``X-Forwarded-For`` and ``-Proto`` of ``trusted_proxies`` are believed.
         trusted_proxies: Addresses or networks, joined by commas.
         has_access_log: Whether every HTTP request is logged.
+        root_path: What the reverse proxy cuts off the paths of requests.
 
     """
 
@@ -66,6 +69,7 @@ class ServeSettings:
     has_proxy_headers: bool = False
     trusted_proxies: str = "127.0.0.1"
     has_access_log: bool = False
+    root_path: str = ""
 
 
 class Companion(Protocol):
@@ -299,6 +303,7 @@ class TidewireServer(Server):
     ) -> None:
         self._doors = [_OpenDoor(door, _config(door, settings)) for door in doors]
         super().__init__(self._doors[0].config)
+        logging.getLogger("uvicorn.access").addFilter(redact)
         self.server_state: DrainableState = DrainableState()
         self.exit_status = 0
         self._shutdown_seconds = settings.shutdown_seconds
@@ -412,12 +417,26 @@ async def _follow(before: asyncio.Task[None] | None, reload: Reload) -> None:
         logger.exception("the configuration was not reloaded")
 
 
+def behind_proxies(http: HTTPSettings, trusted: str) -> HTTPSettings:
+    """Have what goes around uvicorn's application, where it believes proxies, believe the same ones."""
+
+    def believing(application: Any) -> Any:
+        return ProxyHeadersMiddleware(application, trusted)
+
+    direct = {path: believing(each) for path, each in http.direct_websockets.items()}
+    return replace(http, direct_websockets=direct, trusted_proxies=believing(None).trusted_hosts)
+
+
 def _config(door: Door, settings: ServeSettings) -> Config:
     """Put uvicorn's configuration together as we use it."""
+    http = door.http
+    if settings.has_proxy_headers:
+        http = behind_proxies(http, settings.trusted_proxies)
     return Config(
         door.application,
         loop="uvloop",
-        http=doorkeeper_class(door.http),
+        http=doorkeeper_class(http),
+        root_path=settings.root_path,
         # For WebSocket routes other than ours; no timer per socket there either.
         ws="websockets-sansio",
         ws_ping_interval=None,

@@ -30,7 +30,8 @@ def server_context(options: TLSOptions, where: str = "http_server.tls") -> ssl.S
     context.set_alpn_protocols(["http/1.1"])
     try:
         with pem_file(options.cert_pem) as certificate, pem_file(options.key_pem) as key:
-            context.load_cert_chain(certificate, key)
+            # An empty password: OpenSSL would ask at the terminal for that of an encrypted key.
+            context.load_cert_chain(certificate, key, password="")
         if options.client_ca_pem:
             context.load_verify_locations(cadata=options.client_ca_pem)
             context.verify_mode = ssl.CERT_REQUIRED

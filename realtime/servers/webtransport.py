@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 from aioquic.buffer import (  # type: ignore[attr-defined]  # it marks no exports
@@ -86,7 +85,7 @@ class WebTransportSession:
 
     """
 
-    def __init__(self, carrier: Carrier, session_id: int, scope: Mapping[str, Any]) -> None:
+    def __init__(self, carrier: Carrier, session_id: int, scope: dict[str, Any]) -> None:
         self.session_id = session_id
         self._carrier = carrier
         self._scope = scope

@@ -17,6 +17,7 @@ import json
 from django import template
 from django.template.context import Context
 from django.templatetags.static import static
+from django.urls import get_script_prefix
 from django.utils.html import format_html, json_script
 from django.utils.safestring import SafeString, mark_safe
 
@@ -55,7 +56,7 @@ def realtime_script(
     """
     nonce = _nonce_attribute(context)
     config = {
-        "url": url or get_options().websocket.handler_prefix,
+        "url": url or get_script_prefix().rstrip("/") + get_options().websocket.handler_prefix,
         "token": token,
         "tokenUrl": token_url,
     }

@@ -37,6 +37,25 @@ def test_live_data_arrives(demo: Page) -> None:
     assert demo.errors() == []
 
 
+@pytest.mark.parametrize("transport", ["http_stream", "sse"])
+def test_the_transport_can_be_changed(demo: Page, demo_server: Server, transport: str) -> None:
+    """Over plain HTTP the page goes on as before, and misses nothing between the two connections."""
+    option = demo.driver.find_element(By.CSS_SELECTOR, f"#transport option[value={transport}]")
+    before = demo.text("client")
+
+    option.click()
+
+    demo.wait(lambda: demo.text("client") != before and demo.text("state") == "connected")
+    offset = demo.number("offset")
+    demo.wait(lambda: demo.number("offset") > offset + 2)
+    assert (demo.number("missing"), demo.number("twice")) == (0, 0)
+    used = "return performance.getEntriesByType('resource').map(({ name }) => name).join(' ')"
+    assert "/emulation" in demo.driver.execute_script(used)
+    demo.driver.find_element(By.ID, "text").send_keys(f"by {transport}\n")
+    demo.wait_for("messages", f"by {transport}")
+    assert demo.errors() == []
+
+
 def test_what_the_api_publishes_appears(demo: Page, demo_server: Server) -> None:
     """A backend's message is on the page, and its text is text."""
     demo_server.publish("demo:chat", {"text": "<b>hello</b> from the API"})

@@ -143,9 +143,20 @@ def make_server(
         assert "Traceback" not in server.log, server.log
 
 
-@pytest.fixture(params=["js-json", "js-protobuf", "python-json", "python-protobuf"])
+SDK_KINDS = (
+    "js-json",
+    "js-protobuf",
+    "js-json-http_stream",
+    "js-protobuf-http_stream",
+    "js-json-sse",
+    "python-json",
+    "python-protobuf",
+)
+
+
+@pytest.fixture(params=SDK_KINDS)
 def sdk_kind(request: pytest.FixtureRequest) -> str:
-    """Give the name of an SDK and an encoding."""
+    """Give the name of an SDK, an encoding and, where it is no WebSocket, a transport."""
     kind: str = request.param
     return kind
 

@@ -40,6 +40,8 @@ OPTIONS: Mapping[str, str] = {
     "TIDEWIRE_CLIENT_TOKEN_HMAC_SECRET_KEY": HMAC_KEY,
     "TIDEWIRE_CLIENT_ALLOW_ANONYMOUS_CONNECT_WITHOUT_TOKEN": "true",
     "TIDEWIRE_CLIENT_ALLOWED_ORIGINS": "http://app.example",
+    "TIDEWIRE_HTTP_STREAM_ENABLED": "true",
+    "TIDEWIRE_SSE_ENABLED": "true",
 }
 """Options of every server here; a test adds its own."""
 
@@ -302,9 +304,13 @@ class Sdk:
         self._taken: set[int] = set()
 
     @classmethod
-    async def start(cls, kind: str, url: str) -> Self:
-        """Start ``js-json``, ``js-protobuf``, ``python-json`` or ``python-protobuf``."""
-        language, encoding = kind.split("-")
+    async def start(cls, kind: str, url: str, *, emulation: str = "") -> Self:
+        """
+        Start ``js-json``, ``js-protobuf``, ``python-json`` or ``python-protobuf``.
+
+        JavaScript's may have a transport at their end, and another address for its commands.
+        """
+        language, encoding, *transport = kind.split("-")
         program = {
             "js": ["node", str(HERE / "js" / "client.mjs")],
             "python": [sys.executable, str(HERE / "python_client.py")],
@@ -313,6 +319,8 @@ class Sdk:
             *program,
             url,
             encoding,
+            *transport,
+            *filter(None, (emulation,)),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             cwd=HERE / "js",

@@ -6,9 +6,11 @@ import asyncio
 import http.client
 import json
 import os
+import re
 import signal
 import socket
 import ssl
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -164,8 +166,11 @@ async def test_each_port_has_its_endpoints_and_both_are_one_server(start: Start)
     assert refused.value.response.status_code == 404
     assert await asyncio.to_thread(_statuses, server, server.url) == OUTSIDE
     assert await asyncio.to_thread(_statuses, server, server.api_url) == INSIDE
-    assert f"serving websocket endpoints on 127.0.0.1:{server.port}" in server.log
-    assert "serving api, admin, health, swagger endpoints on" in server.log
+    said = re.findall(r"serving (.*) endpoints on 127.0.0.1:(\d+)", server.log)
+    assert [port for _, port in said] == [str(server.port), server.api_url.rpartition(":")[2]]
+    assert said[0][0].startswith("websocket")
+    assert "api" not in said[0][0]
+    assert said[1][0] == "api, admin, health, swagger"
 
 
 def test_what_the_internal_port_has_answered_opens_nothing_outside(start: Start) -> None:
@@ -291,6 +296,33 @@ async def test_a_reload_renews_the_certificates(start: Start, tmp_path: Path) ->
         assert (await _ask(socket))["id"] == 9
     server.trust = inner.trust()
     assert (await asyncio.to_thread(server.api, "info", {})).status == 200
+
+
+def test_nobody_is_turned_away_while_certificates_are_renewed(start: Start, tmp_path: Path) -> None:
+    """One server takes over from the other on the same socket, and what has begun is finished."""
+    certificate = Certificate(tmp_path, "server")
+    context = certificate.trust()
+    server = start(trust=context, **certificate.options("TLS"))
+    ended = threading.Event()
+
+    def connect() -> list[bool]:
+        """Return which connections, one after the other, were served."""
+        served = []
+        while not ended.is_set():
+            served.append(_handshake(server.port, context, None) is not None)
+        return served
+
+    with ThreadPoolExecutor(4) as threads:
+        callers = [threads.submit(connect) for _ in range(4)]
+        try:
+            for _ in range(10):
+                _hang_up(server)
+        finally:
+            ended.set()
+    served = [each for caller in callers for each in caller.result()]
+
+    assert len(served) > 20
+    assert all(served)
 
 
 async def test_tls_can_be_outside_only(start: Start, tmp_path: Path) -> None:

@@ -41,6 +41,7 @@ EPOCH = "epochepo"
 
 NAMESPACES = {
     "hist": ChannelOptions(history_size=10, history_ttl=60.0),
+    "kept": ChannelOptions(history_size=10, history_ttl=60.0, force_recovery=True),
     "pres": ChannelOptions(presence=True),
     "json": ChannelOptions(publication_data_format="json"),
     "object": ChannelOptions(publication_data_format="json_object"),
@@ -132,10 +133,13 @@ class Call:
 
 
 def make_options(**http_api: Any) -> ProcessOptions:
-    """Make process options with the tests' key, unless told otherwise."""
+    """Make process options with the tests' key, unless told otherwise; gRPC's, which has no insecure mode, follow."""
     options = ProcessOptions()
     api = msgspec.structs.replace(options.http_api, **{"key": KEY, **http_api})
-    return msgspec.structs.replace(options, http_api=api)
+    grpc_api = msgspec.structs.replace(
+        options.grpc_api, key="" if api.insecure else api.key, error_mode=api.error_mode
+    )
+    return msgspec.structs.replace(options, http_api=api, grpc_api=grpc_api)
 
 
 @asynccontextmanager

@@ -17,6 +17,7 @@ from typing import Any, Protocol, TypeVar, cast
 
 from hiredis import Reader, ReplyError, pack_command
 
+from realtime.engines.prompt import PromptFuture
 from realtime.engines.redis.addresses import Endpoint
 from realtime.protocol.errors import ConfigError, EngineError
 
@@ -99,7 +100,7 @@ class Link(asyncio.Protocol):
         self._owner = owner
         self._loop = asyncio.get_running_loop()
         self._reader = Reader(notEnoughData=_NOTHING)
-        self._pending: deque[asyncio.Future[Any]] = deque()
+        self._pending: deque[PromptFuture[Any]] = deque()
         self._out: list[bytes] = []
         self._is_full = False
         self._sent = 0
@@ -120,8 +121,7 @@ class Link(asyncio.Protocol):
             self.lost.set_result(None)
         pending, self._pending = self._pending, deque()
         for future in pending:
-            if not future.done():
-                future.set_exception(gone(exc))
+            future.fail(gone(exc))
         self._owner.on_link_lost(self, exc)
 
     def pause_writing(self) -> None:
@@ -138,12 +138,10 @@ class Link(asyncio.Protocol):
         while (reply := gets()) is not _NOTHING:
             count += 1
             future = take()
-            if future.done():
-                continue  # whoever waited was cancelled
             if isinstance(reply, ReplyError):
-                future.set_exception(RedisError(str(reply)))
+                future.fail(RedisError(str(reply)))
             else:
-                future.set_result(reply)
+                future.settle(reply)
         self._received += count
 
     def call(self, packed: bytes) -> asyncio.Future[Any]:
@@ -152,7 +150,7 @@ class Link(asyncio.Protocol):
         if self._is_full or len(pending) >= MAX_PENDING:
             message = f"{len(pending)} commands are waiting for Redis already"
             raise EngineError(message)
-        future = self._loop.create_future()
+        future: PromptFuture[Any] = PromptFuture(self._loop)
         pending.append(future)
         self._send(packed)
         self._sent += 1

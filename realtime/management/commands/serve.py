@@ -11,8 +11,8 @@ import os
 import socket
 import ssl
 from argparse import SUPPRESS, ArgumentParser
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Protocol
 
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
@@ -22,7 +22,7 @@ from django.utils.module_loading import import_string
 
 from realtime import backends, bootstrap
 from realtime.conf import loader
-from realtime.conf.options import ProcessOptions
+from realtime.conf.options import GRPCAPIOptions, ProcessOptions, UniGRPCOptions
 from realtime.conf.schema import env_name, leaves
 from realtime.protocol.errors import ConfigError
 from realtime.servers import production
@@ -30,6 +30,7 @@ from realtime.servers.application import OnSide
 from realtime.servers.http_protocol import HTTPSettings
 from realtime.servers.limits import (
     endpoint_names,
+    frames_by_path,
     frames_settings,
     unsupported_options,
     websocket_paths,
@@ -158,6 +159,9 @@ class Command(BaseCommand):
                 application = import_string(settings.ASGI_APPLICATION)
                 # After it, since an ASGI application sets Django up once more, and the logging with it.
                 _set_up_logging(options, f"worker {worker}" if worker else "")
+                if arguments["access_log"]:
+                    # The project's settings keep it quiet, for servers that write it unasked.
+                    logging.getLogger("uvicorn.access").setLevel(logging.INFO)
                 loader.log_notices()
                 status = _serve(application, options, arguments)
         except ConfigError as error:
@@ -238,13 +242,19 @@ def _serve(application: Any, options: ProcessOptions, arguments: dict[str, Any])
         doors = []
         for listener in where:
             doors.append(_open_door(application, options, listener))
-            for listening in doors[-1].sockets:
-                opened.callback(listening.close)
-        return _serve_doors(doors, options, arguments)
+            opened.callback(_close, doors[-1].sockets)
+        # Their listeners are opened with the node: what is wrong with a port is better said before anything starts.
+        for kept in _bind_others(options, is_shared=backends.uses_redis(options)).values():
+            _close(kept)
+        drain = getattr(application, "drain", _drain)
+        return _serve_doors(doors, options, arguments, drain)
 
 
 def _serve_doors(
-    doors: Sequence[production.Door], options: ProcessOptions, arguments: dict[str, Any]
+    doors: Sequence[production.Door],
+    options: ProcessOptions,
+    arguments: dict[str, Any],
+    drain: production.Drain,
 ) -> int:
     lifeline = None
     if arguments["lifeline"] >= 0:
@@ -269,8 +279,9 @@ def _serve_doors(
             has_proxy_headers=arguments["proxy_headers"],
             trusted_proxies=arguments["forwarded_allow_ips"],
             has_access_log=arguments["access_log"],
+            root_path=settings.FORCE_SCRIPT_NAME or "",
         ),
-        drain=_drain,
+        drain=drain,
         on_started=announce,
         reload=bootstrap.reload_options,
     )
@@ -287,6 +298,7 @@ def _http_settings(application: Any, options: ProcessOptions, side: Side) -> HTT
         websocket_prefixes=prefixes,
         direct_websockets=getattr(application, "direct_websockets", {}) if has_transports else {},
         frames=frames_settings(options),
+        frames_by_path=frames_by_path(options),
     )
 
 
@@ -342,10 +354,12 @@ def _supervise(options: ProcessOptions) -> int:
             # Bound and not listening: whether the port is free shows before anything starts, and port 0 is one for all.
             with _bind_errors(listener):
                 sockets = production.bind(listener.address, listener.port, is_shared=True)
-            for bound in sockets:
-                kept.callback(bound.close)
+            kept.callback(_close, sockets)
             option = "internal_port" if listener.side is Side.INTERNAL else "port"
             arguments.append(f"--http_server.{option}={sockets[0].getsockname()[1]}")
+        for section, sockets in _bind_others(options, is_shared=True).items():
+            kept.callback(_close, sockets)
+            arguments.append(f"--{section}.port={sockets[0].getsockname()[1]}")
         return _keep_workers(arguments, options)
 
 
@@ -365,12 +379,40 @@ def _keep_workers(arguments: Sequence[str], options: ProcessOptions) -> int:
         return asyncio.run(supervise())
 
 
+def _bind_others(options: ProcessOptions, *, is_shared: bool) -> dict[str, list[socket.socket]]:
+    """Bind, without listening, the ports beside the one of HTTP; by section of the options."""
+    sections: dict[str, GRPCAPIOptions | UniGRPCOptions] = {
+        "grpc_api": options.grpc_api,
+        "uni_grpc": options.uni_grpc,
+    }
+    bound: dict[str, list[socket.socket]] = {}
+    for name, section in sections.items():
+        if section.enabled:
+            with _bind_errors(section):
+                bound[name] = production.bind(section.address, section.port, is_shared=is_shared)
+    return bound
+
+
+def _close(sockets: Iterable[socket.socket]) -> None:
+    for each in sockets:
+        each.close()
+
+
+class _Place(Protocol):
+    """A section of the options that says where to listen."""
+
+    @property
+    def address(self) -> str: ...
+    @property
+    def port(self) -> int: ...
+
+
 @contextlib.contextmanager
-def _bind_errors(listener: Listener) -> Iterator[None]:
+def _bind_errors(place: _Place) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        where = f"{listener.address}:{listener.port}"
+        where = f"{place.address}:{place.port}"
         raise CommandError(f"can't listen on {where}: {error.strerror or error}") from error
 
 

@@ -1,14 +1,15 @@
 // Drives the npm package `centrifuge` for the live tests.
 //
-//   node client.mjs URL json|protobuf
+//   node client.mjs URL json|protobuf [http_stream|sse [EMULATION_URL]]
 //
 // Reads one JSON command a line on stdin, writes one JSON event a line on stdout. Every command has an `op` and a
 // `ref`; its outcome is the event {"event":"result","ref":…} with `result` or `error`. The end of stdin ends it.
 
 import readline from 'node:readline';
+import { EventSource } from 'eventsource';
 import WebSocket from 'ws';
 
-const [url, format] = process.argv.slice(2);
+const [url, format, transport, emulationUrl] = process.argv.slice(2);
 const isProtobuf = format === 'protobuf';
 const { Centrifuge, UnauthorizedError } = isProtobuf
   ? await import('centrifuge/build/protobuf')
@@ -35,11 +36,26 @@ const publication = (p) => ({
 });
 const failure = (error) => ({ code: error?.code ?? -1, message: error?.message ?? String(error) });
 
-let socket = null; // the one in use, to be cut by `kill`
+let cut = null; // ends the connection in use, without a word
 class Socket extends WebSocket {
   constructor(address, protocols) {
     super(address, protocols);
-    socket = this;
+    cut = () => this.terminate();
+  }
+}
+const base = new URL(url.replace(/^ws/, 'http'));
+const endpoint = transport ? new URL(`/connection/${transport}`, base).href : url;
+const cuttableFetch = (address, options = {}) => {
+  if (!String(address).startsWith(endpoint)) return fetch(address, options);
+  const controller = new AbortController();
+  // An AbortError would be taken for the SDK's own wish.
+  cut = () => controller.abort(new TypeError('cut'));
+  options.signal?.addEventListener('abort', () => controller.abort(options.signal.reason));
+  return fetch(address, { ...options, signal: controller.signal });
+};
+class Events extends EventSource {
+  constructor(address, options) {
+    super(address, { ...options, fetch: cuttableFetch });
   }
 }
 
@@ -54,8 +70,11 @@ let client = null;
 const subscriptions = new Map();
 
 function connect({ token, get_token, name }) {
-  client = new Centrifuge(url, {
+  client = new Centrifuge(transport ? [{ transport, endpoint }] : url, {
     websocket: Socket,
+    fetch: cuttableFetch,
+    eventsource: Events,
+    emulationEndpoint: emulationUrl ?? new URL('/emulation', base).href,
     token: token ?? '',
     getToken: get_token ? askForToken('connection') : null,
     minReconnectDelay: 50,
@@ -64,7 +83,7 @@ function connect({ token, get_token, name }) {
     name: name ?? 'js',
   });
   client.on('connecting', (c) => emit('connecting', { code: c.code, reason: c.reason }));
-  client.on('connected', (c) => emit('connected', { client: c.client }));
+  client.on('connected', (c) => emit('connected', { client: c.client, transport: c.transport }));
   client.on('disconnected', (c) => emit('disconnected', { code: c.code, reason: c.reason }));
   client.on('error', (c) => emit('error', failure(c.error)));
   client.on('subscribed', (c) => emit('server_subscribed', subscribed(c)));
@@ -118,7 +137,7 @@ const operations = {
   // The same client once more, with what it remembers.
   connect_again: () => client.connect(),
   // An end without a close frame, as when a cable is pulled.
-  kill: () => socket.terminate(),
+  kill: () => cut(),
   token: ({ token, refuse }) => {
     const waiter = tokenWaiters.shift();
     if (refuse) waiter.reject(new UnauthorizedError('refused'));

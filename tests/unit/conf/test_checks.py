@@ -78,6 +78,11 @@ def test_a_good_configuration_passes():
         ),
         ({**GOOD, "http_api": {"insecure": True}}, "W003", "http_api.insecure is on."),
         (
+            {**GOOD, "grpc_api": {"enabled": True}},
+            "W003",
+            "grpc_api is enabled and grpc_api.key is empty.",
+        ),
+        (
             client(allowed_origins=[]),
             "W004",
             "client.allowed_origins is empty: no web page can connect, not even one of this host.",
@@ -99,9 +104,9 @@ def test_a_good_configuration_passes():
             'client.allowed_origins: "https://example.com/" matches no origin: it has a path.',
         ),
         (
-            {**GOOD, "sse": {"enabled": True}},
+            {**GOOD, "graphite": {"enabled": True}},
             "W007",
-            "sse.enabled is not implemented yet and has no effect.",
+            "graphite.enabled is not implemented yet and has no effect.",
         ),
         (
             {**GOOD, "demo": True},

@@ -128,7 +128,7 @@ def test_samples_of_all_formats_say_the_same(name):
     assert loaded.unknown == ()
     assert messages(loaded, logging.WARNING) == []
     assert messages(loaded, logging.ERROR) == [
-        "sse.enabled is not implemented yet and has no effect"
+        "graphite.enabled is not implemented yet and has no effect"
     ]
     reference = load({}, {"TIDEWIRE_CONFIG": str(SAMPLES / "config.json")})
     assert loaded.options == reference.options
@@ -464,10 +464,10 @@ def test_a_secret_is_never_repeated(write):
 
 def test_what_is_not_implemented_is_an_error_in_the_log():
     """By name, one line each, and the server starts."""
-    loaded = load({"sse": {"enabled": True}, "client": {"concurrency": 4}}, {})
+    loaded = load({"graphite": {"enabled": True}, "client": {"concurrency": 4}}, {})
 
     assert messages(loaded, logging.ERROR) == [
-        "sse.enabled is not implemented yet and has no effect",
+        "graphite.enabled is not implemented yet and has no effect",
         "client.concurrency is not implemented yet and has no effect",
     ]
 
@@ -532,6 +532,7 @@ def test_what_never_applies_is_one_line():
             "INSECURE skip token signature verify enabled",
         ),
         ({"http_api": {"insecure": True}}, "INSECURE HTTP API mode enabled"),
+        ({"grpc_api": {"enabled": True}}, "INSECURE GRPC API: grpc_api.key is empty"),
         ({"client": {"allowed_origins": ["*"]}}, "client.allowed_origins * "),
     ],
 )
@@ -612,7 +613,7 @@ def test_a_project_without_the_setting_has_the_defaults(settings):
 @pytest.mark.usefixtures("_fresh")
 def test_notices_are_logged_once(settings, monkeypatch, caplog):
     """Although both the command and the node's start ask for it."""
-    settings.REALTIME = {"sse": {"enabled": True}}
+    settings.REALTIME = {"graphite": {"enabled": True}}
     monkeypatch.setenv("TIDEWIRE_TYPO", "1")
 
     with caplog.at_level(logging.INFO, "realtime.conf.loader"):
@@ -622,10 +623,10 @@ def test_notices_are_logged_once(settings, monkeypatch, caplog):
     records = [(record.levelname, record.getMessage()) for record in caplog.records]
     assert records == [
         ("WARNING", "unknown var in environment: TIDEWIRE_TYPO"),
-        ("ERROR", "sse.enabled is not implemented yet and has no effect"),
+        ("ERROR", "graphite.enabled is not implemented yet and has no effect"),
     ]
     assert caplog.records[0].var == "TIDEWIRE_TYPO"
-    assert caplog.records[1].key == "sse.enabled"
+    assert caplog.records[1].key == "graphite.enabled"
 
 
 @pytest.mark.usefixtures("_fresh")

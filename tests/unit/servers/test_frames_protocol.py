@@ -228,6 +228,25 @@ async def test_everything_acts_once() -> None:
     assert connected.handler.calls == [("close", 3000)]
 
 
+async def test_a_drop_sends_what_is_collected_and_no_close_frame() -> None:
+    """The socket is closed behind it, and the handler told; a second drop does nothing."""
+    connected = await Connected().start()
+
+    def last_words() -> None:
+        connected.protocol.write(b"last words")
+        connected.protocol.drop()
+        connected.protocol.write(b"late")
+
+    connected.handler.script[b"go"] = last_words
+    connected.read(client_frame(b"go"))
+    connected.protocol.drop()
+    await _ticks()
+
+    assert connected.sent == [b"last words"]
+    assert connected.transport.end == "closed"
+    assert connected.handler.calls == [("message", b"go"), ("close", 1006)]
+
+
 async def test_a_broken_frame_half_closes_and_throws_the_rest_away() -> None:
     """So that the close frame isn't overtaken by a reset."""
     connected = await Connected().start()

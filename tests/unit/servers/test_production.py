@@ -6,19 +6,28 @@ import socket
 import ssl
 import subprocess
 import sys
+from typing import Any, cast
 
 import msgspec
 import pytest
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    load_pem_private_key,
+)
 
 from realtime.conf.options import ProcessOptions, TLSOptions
 from realtime.protocol.errors import ConfigError
+from realtime.servers.http_protocol import HTTPSettings
 from realtime.servers.limits import (
     endpoint_names,
+    frames_by_path,
     frames_settings,
     unsupported_options,
     websocket_paths,
 )
-from realtime.servers.production import address_of, listen
+from realtime.servers.production import address_of, behind_proxies, listen
 from realtime.servers.tls import server_context
 from tests.unit.servers.certificates import self_signed
 
@@ -94,12 +103,21 @@ def test_the_paths_of_websockets_follow_the_options() -> None:
     )
 
 
+def test_the_unidirectional_websocket_has_limits_of_its_own() -> None:
+    """Under its path, while it is on."""
+    on = _options(uni_websocket={"enabled": True, "handler_prefix": "/u", "message_size_limit": 7})
+
+    assert frames_by_path(ProcessOptions()) == {}
+    assert {path: each.max_message_bytes for path, each in frames_by_path(on).items()} == {"/u": 7}
+
+
 def test_the_start_up_line_names_what_is_served() -> None:
     """In the reference's order."""
     assert endpoint_names(ProcessOptions()) == ["websocket", "api", "admin"]
     named = endpoint_names(_options(sse={"enabled": True}, health={"enabled": True}))
+    assert named == ["websocket", "sse", "emulation", "api", "admin", "health"]
     # Set, but not built yet: the log names it as an error, and this line must not promise it.
-    assert named == ["websocket", "api", "admin", "health"]
+    assert endpoint_names(_options(graphite={"enabled": True})) == ["websocket", "api", "admin"]
 
 
 @pytest.mark.parametrize(
@@ -145,7 +163,7 @@ def test_what_is_in_the_way_of_http3_is_named(changed: dict[str, object], says: 
 
 def test_a_missing_package_is_named_with_the_way_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """HTTP/3 is an extra."""
-    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    monkeypatch.setattr("realtime.servers.limits.find_spec", lambda _: None)
 
     (problem,) = unsupported_options(_options(http_server=HTTP3))
 
@@ -177,6 +195,22 @@ def test_wrong_tls_options_are_the_operators_error() -> None:
     assert "secret" not in str(raised.value)
 
 
+def test_an_encrypted_key_is_an_error_and_no_question() -> None:
+    """Nobody sits at the terminal of a service, and a reload must not wait for somebody."""
+    certificate, key = self_signed()
+    encrypted = (
+        load_pem_private_key(key.encode(), None)
+        .private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"word"))
+        .decode()
+    )
+
+    with pytest.raises(ConfigError, match=r"internal_tls: certificate or key can't be used"):
+        server_context(
+            TLSOptions(enabled=True, cert_pem=certificate, key_pem=encrypted),
+            "http_server.internal_tls",
+        )
+
+
 def test_a_server_may_have_as_many_sockets_as_the_machine_allows() -> None:
     """The soft limit, 1,024 by habit, is raised to the hard one."""
     script = (
@@ -192,3 +226,21 @@ def test_a_server_may_have_as_many_sockets_as_the_machine_allows() -> None:
     )
 
     assert run.stdout == "True\n"
+
+
+async def test_what_goes_around_uvicorns_application_believes_the_same_proxies() -> None:
+    """A WebSocket that is run on the spot sees the client's address and scheme, from a trusted proxy only."""
+    seen: list[tuple[object, str]] = []
+
+    async def direct(scope: Any, receive: Any, send: Any) -> None:
+        seen.append((scope["client"], scope["scheme"]))
+
+    settings = behind_proxies(HTTPSettings(direct_websockets={"/ws": direct}), "127.0.0.1")
+    headers = [(b"x-forwarded-for", b"198.51.100.7"), (b"x-forwarded-proto", b"https")]
+    for address in ("127.0.0.1", "203.0.113.9"):
+        scope = {"type": "websocket", "scheme": "ws", "client": (address, 1), "headers": headers}
+        await settings.direct_websockets["/ws"](scope, cast("Any", None), cast("Any", None))
+
+    assert seen == [(("198.51.100.7", 0), "wss"), (("203.0.113.9", 1), "ws")]
+    assert "127.0.0.1" in settings.trusted_proxies
+    assert "203.0.113.9" not in settings.trusted_proxies

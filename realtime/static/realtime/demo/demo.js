@@ -2,6 +2,7 @@
 
 import { Tidewire } from "tidewire";
 import { Sparkline, Wire } from "./charts.js";
+import { HttpStreamSocket, SseSocket } from "./transports.js";
 
 const WINDOW_SECONDS = 90;
 const DROP_SECONDS = 6;
@@ -17,16 +18,20 @@ const plural = (/** @type {number} */ count, /** @type {string} */ word) => `${c
 
 // --- a cable to pull ---------------------------------------------------------------------------------------------
 
-/** The browser's WebSocket with a cable that can be pulled: the client below knows nothing of it. */
-class Cable extends WebSocket {
+const SOCKETS = { http_stream: HttpStreamSocket, sse: SseSocket };
+
+/** The chosen transport with a cable that can be pulled: the client below knows nothing of it. */
+class Cable {
   static isPulled = false;
-  /** @type {WebSocket | null} */ static plugged = null;
+  static transport = "websocket";
+  /** @type {{ close(): void } | null} */ static plugged = null;
 
   /** @param {string} url */
   constructor(url) {
     if (Cable.isPulled) throw new Error("the cable is pulled");
-    super(url);
-    Cable.plugged = this;
+    const Socket = SOCKETS[Cable.transport];
+    Cable.plugged = Socket ? new Socket(config.transports[Cable.transport]) : new WebSocket(url);
+    return Cable.plugged;
   }
 
   static pull() {
@@ -223,6 +228,14 @@ tidewire.on("connected", ({ client }) => {
 
 tidewire.on("disconnected", ({ code, reason }) => showState("disconnected", `disconnected: ${reason} (${code})`));
 tidewire.on("refreshed", () => say("renewals", plural(++renewals, "time")));
+
+const transport = /** @type {HTMLSelectElement} */ ($("transport"));
+for (const option of transport.querySelectorAll("option")) option.hidden = option.value !== "websocket" && !config.transports[option.value];
+transport.addEventListener("change", () => {
+  Cable.transport = transport.value;
+  Cable.plugged?.close();
+  window.dispatchEvent(new Event("online")); // dial at once
+});
 
 async function measure() {
   if (tidewire.state !== "connected") return;
