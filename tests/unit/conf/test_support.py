@@ -79,7 +79,7 @@ def test_what_works_is_in_no_table(path):
         ("engine.redis.replica_client.enabled", False),
         ("broker.nats.url", False),
         ("map_broker.type", True),
-        ("webtransport.enabled", False),
+        ("shared_poll.hmac_secret_key", False),
         ("http_server.tls_autocert.email", False),
         ("http_server.tls_autocert.enabled", True),
         ("prometheus.enabled", False),
