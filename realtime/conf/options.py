@@ -119,7 +119,7 @@ class TLSAutocertOptions(Options, frozen=True, kw_only=True):
 
 
 class HTTP3Options(Options, frozen=True, kw_only=True):
-    """HTTP/3, which here is the reverse proxy's work."""
+    """HTTP/3 beside HTTP/1.1, on UDP and the same port; only in ``manage.py serve``, with TLS and one worker."""
 
     enabled: bool = False
 
@@ -543,7 +543,13 @@ class EmulationOptions(Options, frozen=True, kw_only=True):
 
 
 class WebTransportOptions(Options, frozen=True, kw_only=True):
-    """The WebTransport transport."""
+    """
+    The WebTransport transport, which needs ``http_server.http3``.
+
+    Attributes:
+        message_size_limit: Bytes of a client's message; over it the connection ends with 3501.
+
+    """
 
     enabled: bool = False
     handler_prefix: UrlPrefix = "/connection/webtransport"

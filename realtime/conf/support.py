@@ -75,7 +75,6 @@ NOT_YET: Mapping[str, Missing] = MappingProxyType(
         "engine.redis.replica_client.": _LOGGED,
         "graphite.": _LOGGED,
         "http_server.h2c_external": _LOGGED,
-        "http_server.http3.enabled": Missing("HTTP/3 is the reverse proxy's work here"),
         "http_server.tls_autocert.": _LOGGED,
         "http_server.tls_autocert.enabled": Missing(_REVERSE_PROXY),
         "map_broker.": _LOGGED,
@@ -85,7 +84,6 @@ NOT_YET: Mapping[str, Missing] = MappingProxyType(
         "prometheus.": _LOGGED,
         "rpc.": _LOGGED,
         "shared_poll.": _LOGGED,
-        "webtransport.": _LOGGED,
     }
 )
 

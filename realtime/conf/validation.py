@@ -47,6 +47,7 @@ RANGES: dict[str, tuple[int | None, int | None]] = {
     "client.channel_limit": (1, None),
     "client.queue_max_size": (1, None),
     "websocket.message_size_limit": (1, None),
+    "webtransport.message_size_limit": (1, None),
 }
 
 # A zero here would make a timer spin or a connection end at once.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from importlib.util import find_spec
 
 from realtime.conf.options import ProcessOptions, UniWebSocketOptions, WebSocketOptions
@@ -49,6 +50,7 @@ def endpoint_names(options: ProcessOptions, side: Side = Side.ALL) -> list[str]:
     """Name what a listener serves, for the start-up line, in the reference's order."""
     served = {
         "websocket": not options.websocket.disabled,
+        "webtransport": options.webtransport.enabled,
         "http_stream": options.http_stream.enabled,
         "sse": options.sse.enabled,
         "emulation": options.http_stream.enabled or options.sse.enabled,
@@ -85,8 +87,7 @@ def unsupported_options(options: ProcessOptions) -> list[str]:
     problems = []
     if http.tls_autocert.enabled:
         problems.append("http_server.tls_autocert: let the reverse proxy in front get certificates")
-    if http.http3.enabled:
-        problems.append("http_server.http3: let the reverse proxy in front speak HTTP/3")
+    problems.extend(_http3_problems(options))
     if http.h2c_external:
         problems.append("http_server.h2c_external: let the reverse proxy in front speak HTTP/2")
     if http.internal_tls.enabled and len(listeners(options)) == 1:
@@ -94,3 +95,27 @@ def unsupported_options(options: ProcessOptions) -> list[str]:
             "http_server.internal_tls: there is no internal listener; give it an internal_port"
         )
     return problems + missing_packages(options)
+
+
+def _http3_problems(options: ProcessOptions) -> Iterator[str]:
+    """Name what is in the way of HTTP/3."""
+    http = options.http_server
+    if not http.http3.enabled:
+        if options.webtransport.enabled:
+            yield "webtransport: it is carried by HTTP/3; set http_server.http3.enabled, and http_server.tls"
+        return
+    if find_spec("aioquic") is None:
+        yield "http_server.http3: needs the package aioquic: pip install -r requirements-http3.txt"
+    if not http.tls.enabled:
+        yield "http_server.http3: there is no QUIC without TLS; set http_server.tls"
+    if http.tls.client_ca_pem:
+        yield (
+            "http_server.http3: aioquic can't ask clients for certificates, as http_server.tls.client_ca_pem wants; "
+            "clients would come in without one"
+        )
+    if options.workers > 1:
+        yield (
+            f"http_server.http3: set workers to 1, it is {options.workers}. The kernel deals datagrams out by address, and a "
+            "QUIC client keeps its connection when its address changes: its datagrams would reach another worker. "
+            "Run one process per port, or let a proxy in front that routes QUIC by connection id"
+        )

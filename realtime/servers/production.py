@@ -24,7 +24,7 @@ import threading
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from uvicorn import Config, Server
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
@@ -42,6 +42,8 @@ logger = logging.getLogger(__name__)
 # Clients are sent away at this pace, so that they don't come back to the other nodes at once (operations, section 10).
 DRAIN_PER_SECOND = 1000
 MAX_DRAIN_SECONDS = 5.0
+# How long a companion may take once its clients have been told: they are closed a second later.
+_COMPANION_GRACE = 2.0
 
 Drain = Callable[[float], Awaitable[object]]
 Reload = Callable[[], Awaitable[object]]
@@ -70,6 +72,22 @@ class ServeSettings:
     root_path: str = ""
 
 
+class Companion(Protocol):
+    """A listener beside a door's sockets, with a protocol that uvicorn does not know."""
+
+    async def start(self) -> None:
+        """Listen."""
+
+    def connection_count(self) -> int:
+        """Return how many connections there are."""
+
+    def renew(self) -> None:
+        """Take the certificate anew, for connections to come; raises ``ConfigError`` where it can't be used."""
+
+    async def stop(self, grace: float) -> None:
+        """Let what runs end within ``grace`` seconds and close; may be called twice, or without a start."""
+
+
 @dataclass(frozen=True, slots=True)
 class Door:
     """
@@ -81,6 +99,8 @@ class Door:
         sockets: From ``listen``; closed at the end.
         tls: Makes the context of new connections, at the start and at each reload; ``None`` is no TLS. It may raise
             ``ConfigError``.
+        headers: Sent with every answer.
+        companion: Started with the door and stopped when its clients have been sent away.
 
     """
 
@@ -88,6 +108,8 @@ class Door:
     http: HTTPSettings
     sockets: Sequence[socket.socket]
     tls: Callable[[], ssl.SSLContext] | None = None
+    headers: tuple[tuple[str, str], ...] = ()
+    companion: Companion | None = None
 
 
 def listen(address: str, port: int, *, is_shared: bool) -> list[socket.socket]:
@@ -199,6 +221,7 @@ class _OpenDoor:
         self.config = config
         self.sockets = list(door.sockets)
         self.servers: list[asyncio.Server] = []
+        self.companion = door.companion
         self._make_context = door.tls
         self._context = None if door.tls is None else door.tls()
 
@@ -211,6 +234,8 @@ class _OpenDoor:
             make, config=self.config, server_state=state, app_state=app_state
         )
         self.servers = [await self._serve(listening) for listening in self.sockets]
+        if self.companion is not None:
+            await self.companion.start()
 
     async def renew(self) -> None:
         """
@@ -232,6 +257,8 @@ class _OpenDoor:
                 raise
             self.servers[number].close()
             self.servers[number], self.sockets[number] = server, successor
+        if self.companion is not None:
+            self.companion.renew()
 
     def close(self) -> None:
         """Take no more connections; those that there are stay."""
@@ -330,15 +357,23 @@ class TidewireServer(Server):
             self._give_up()
 
     async def _send_clients_away(self) -> None:
-        paced = len(self.server_state.connections) / DRAIN_PER_SECOND
+        companions = [door.companion for door in self._doors if door.companion is not None]
+        count = sum(companion.connection_count() for companion in companions)
+        paced = (len(self.server_state.connections) + count) / DRAIN_PER_SECOND
         seconds = min(paced, MAX_DRAIN_SECONDS, self._shutdown_seconds / 2)
-        drained = asyncio.ensure_future(self._drain(seconds))
+        drained = asyncio.ensure_future(self._drain_all(seconds))
         done, _ = await asyncio.wait([drained], timeout=self._shutdown_seconds)
         if not done:
             drained.cancel()
             self._give_up()
         elif (error := drained.exception()) is not None:
             logger.error("the drain failed", exc_info=error)
+
+    async def _drain_all(self, seconds: float) -> None:
+        await self._drain(seconds)
+        for door in self._doors:
+            if door.companion is not None:
+                await door.companion.stop(_COMPANION_GRACE)
 
     def _give_up(self) -> None:
         logger.critical("shutdown timeout reached")
@@ -413,6 +448,7 @@ def _config(door: Door, settings: ServeSettings) -> Config:
         proxy_headers=settings.has_proxy_headers,
         forwarded_allow_ips=settings.trusted_proxies,
         server_header=False,
+        headers=list(door.headers),
         backlog=BACKLOG,
         timeout_keep_alive=settings.keep_alive_seconds,
     )

@@ -264,9 +264,10 @@ def _serve_doors(
     def announce() -> None:
         for listener, door in zip(listeners(options), doors, strict=True):
             logger.info(
-                "serving %s endpoints on %s",
+                "serving %s endpoints on %s%s",
                 ", ".join(endpoint_names(options, listener.side)),
                 ", ".join(production.address_of(listening) for listening in door.sockets),
+                " with HTTP/3 (experimental)" if door.companion is not None else "",
             )
         if lifeline is not None:
             lifeline.say_serving()
@@ -310,12 +311,34 @@ def _open_door(application: Any, options: ProcessOptions, listener: Listener) ->
             is_shared=backends.uses_redis(options),
         )
     side = listener.side
+    served = application if side is Side.ALL else OnSide(application, side)
+    has_http3 = options.http_server.http3.enabled and side is not Side.INTERNAL
     return production.Door(
-        application=application if side is Side.ALL else OnSide(application, side),
+        application=served,
         http=_http_settings(application, options, side),
         sockets=sockets,
         tls=functools.partial(_context, listener.tls_path) if listener.tls.enabled else None,
+        headers=_alternatives(sockets) if has_http3 else (),
+        companion=_http3(served, sockets, listener) if has_http3 else None,
     )
+
+
+def _alternatives(sockets: Sequence[socket.socket]) -> tuple[tuple[str, str], ...]:
+    """Return the header by which browsers learn of HTTP/3."""
+    port = sockets[0].getsockname()[1]
+    return (("alt-svc", f'h3=":{port}"; ma=2592000'),)  # 30 days, the reference's
+
+
+def _http3(
+    application: Any, sockets: Sequence[socket.socket], listener: Listener
+) -> production.Companion:
+    # They need aioquic, an extra; _check has seen that it is there.
+    from realtime.servers import quic
+    from realtime.servers.http3 import Http3Listener
+
+    with _bind_errors(listener):
+        bound = quic.bind(sockets)
+    return Http3Listener(bound, application, lambda: loader.get_options().http_server.tls)
 
 
 def _context(path: str) -> ssl.SSLContext:

@@ -485,7 +485,10 @@ def test_a_default_of_something_not_implemented_is_no_matter():
         ({"broker": {"enabled": True, "type": "nats"}}, "broker.enabled"),
         ({"client": {"token": {"jwks_public_endpoint": "https://x/jwks"}}}, None),
         ({"client": {"proxy": {"connect": {"enabled": True, "endpoint": "http://x"}}}}, None),
-        ({"http_server": {"http3": {"enabled": True}}}, "http_server.http3.enabled"),
+        (
+            {"http_server": {"tls_autocert": {"enabled": True}}},
+            "http_server.tls_autocert.enabled",
+        ),
     ],
 )
 def test_what_would_be_less_safe_is_refused(settings, path):

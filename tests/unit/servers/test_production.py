@@ -137,6 +137,40 @@ def test_what_the_server_can_not_do_is_named(changed: dict[str, object]) -> None
     assert next(iter(changed)) in problems[0]
 
 
+HTTP3 = {"http3": {"enabled": True}, "tls": {"enabled": True}}
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        ({"webtransport": {"enabled": True}}, "carried by HTTP/3"),
+        ({"http_server": {**HTTP3, "tls": {}}}, "no QUIC without TLS"),
+        (
+            {"http_server": {**HTTP3, "tls": {"enabled": True, "client_ca_pem": "x"}}},
+            "client_ca_pem",
+        ),
+        ({"http_server": HTTP3, "workers": 2}, "set workers to 1, it is 2"),
+    ],
+)
+def test_what_is_in_the_way_of_http3_is_named(changed: dict[str, object], says: str) -> None:
+    """One sentence for each."""
+    assert unsupported_options(_options(http_server=HTTP3)) == []
+
+    (problem,) = unsupported_options(msgspec.convert(changed, ProcessOptions))
+
+    assert says in problem
+
+
+def test_a_missing_package_is_named_with_the_way_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """HTTP/3 is an extra."""
+    monkeypatch.setattr("realtime.servers.limits.find_spec", lambda _: None)
+
+    (problem,) = unsupported_options(_options(http_server=HTTP3))
+
+    assert "aioquic" in problem
+    assert "requirements-http3.txt" in problem
+
+
 def test_tls_is_made_of_pem_texts() -> None:
     """TLS 1.2 at least; client certificates only with an authority for them."""
     certificate, key = self_signed()
