@@ -418,13 +418,9 @@ async def _follow(before: asyncio.Task[None] | None, reload: Reload) -> None:
 
 
 def behind_proxies(http: HTTPSettings, trusted: str) -> HTTPSettings:
-    """Have what goes around uvicorn's application, where it believes proxies, believe the same ones."""
-
-    def believing(application: Any) -> Any:
-        return ProxyHeadersMiddleware(application, trusted)
-
-    direct = {path: believing(each) for path, each in http.direct_websockets.items()}
-    return replace(http, direct_websockets=direct, trusted_proxies=believing(None).trusted_hosts)
+    """Have the lane's access log believe the proxies that uvicorn believes."""
+    believing: Any = ProxyHeadersMiddleware(None, trusted)  # type: ignore[arg-type]  # for what it reads
+    return replace(http, trusted_proxies=believing.trusted_hosts)
 
 
 def _config(door: Door, settings: ServeSettings) -> Config:
