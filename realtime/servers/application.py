@@ -9,7 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Collection, Mapping, MutableMapping, Sequence
+from collections.abc import (
+    Awaitable,
+    Callable,
+    Collection,
+    Coroutine,
+    Mapping,
+    MutableMapping,
+    Sequence,
+)
 from types import MappingProxyType
 from typing import Any, Protocol
 
@@ -68,7 +76,7 @@ class NodeApplication:
         direct_lane: Any = None,
         direct_websockets: Mapping[str, Callable[[Any], object]] = MappingProxyType({}),
         ports: Ports | None = None,
-        drain: Callable[[float], Awaitable[object]] | None = None,
+        drain: Callable[[float], Coroutine[Any, Any, object]] | None = None,
         listeners: Sequence[Listener] = (),
     ) -> None:
         self.ports = ports
@@ -115,11 +123,14 @@ class NodeApplication:
 
     async def drain(self, seconds: float) -> None:
         """Take no more calls on the listeners' ports, and send all clients away within so many seconds."""
-        closing = self._close_listeners(seconds + LISTENER_GRACE)
-        if self._drain is None:
-            await closing
-        else:
-            await asyncio.gather(closing, self._drain(seconds))
+        # Before the drain, which looks at those who are there when it begins.
+        closing: list[asyncio.Future[Any]] = [
+            asyncio.ensure_future(listener.stop(seconds + LISTENER_GRACE))
+            for listener in self._listeners
+        ]
+        if self._drain is not None:
+            closing.append(asyncio.ensure_future(self._drain(seconds)))
+        await asyncio.gather(*closing)
 
     async def stop(self) -> None:
         """Stop the node if it runs."""

@@ -13,15 +13,37 @@ from realtime.servers.application import NodeApplication, OnSide, refuse_unknown
 from realtime.servers.ports import Ports, Side
 
 
+class Port:
+    """A listener that notes what it is told, in the harness's log."""
+
+    def __init__(self, name: str, log: list[str], *, is_taken: bool = False) -> None:
+        self._name = name
+        self._log = log
+        self._is_taken = is_taken
+
+    async def start(self) -> None:
+        self._log.append(f"{self._name} start")
+        if self._is_taken:
+            raise RuntimeError("the port is taken")
+
+    async def stop(self, grace: float) -> None:
+        self._log.append(f"{self._name} stop {grace:g}")
+
+
 class Harness:
     """An application whose node only counts."""
 
-    def __init__(self, *, failures: int = 0) -> None:
+    def __init__(self, *, failures: int = 0, ports: str = "", taken: str = "") -> None:
         self.log: list[str] = []
         self.sent: list[dict[str, Any]] = []
         self._failures = failures
         self.application = NodeApplication(
-            self._inner, start=self._start, stop=self._stop, websocket_paths=("/ws",)
+            self._inner,
+            start=self._start,
+            stop=self._stop,
+            websocket_paths=("/ws",),
+            drain=self._drain,
+            listeners=[Port(name, self.log, is_taken=name == taken) for name in ports],
         )
 
     async def _inner(self, scope: Any, receive: Any, send: Any) -> None:
@@ -36,6 +58,9 @@ class Harness:
 
     async def _stop(self) -> None:
         self.log.append("stop")
+
+    async def _drain(self, seconds: float) -> None:
+        self.log.append(f"drain {seconds:g}")
 
     async def call(self, kind: str, path: str = "/", method: str = "GET") -> None:
         """Serve one scope."""
@@ -193,3 +218,52 @@ async def test_what_is_not_on_the_port_is_not_found(
 
     assert sent[0]["status"] == status
     assert sent[1]["body"] == body
+
+
+async def test_listeners_are_started_after_the_node_and_stopped_before_it() -> None:
+    """They answer out of the node, so none takes a call without it."""
+    harness = Harness(ports="ab")
+
+    await harness.call("lifespan")
+
+    assert harness.log == ["start", "a start", "b start", "a stop 1", "b stop 1", "stop"]
+
+
+async def test_a_listener_that_can_not_start_takes_everything_back() -> None:
+    """The node, and the listeners before it."""
+    harness = Harness(ports="abc", taken="b")
+
+    await harness.call("lifespan")
+
+    assert harness.log == [
+        "start",
+        "a start",
+        "b start",
+        "a stop 0",
+        "b stop 0",
+        "c stop 0",
+        "stop",
+    ]
+    assert [message["type"] for message in harness.sent] == ["lifespan.startup.failed"]
+
+
+async def test_a_drain_closes_the_ports_while_the_clients_leave() -> None:
+    """A port's calls have as long as the clients, and a second more."""
+    harness = Harness(ports="a")
+    await harness.application.start()
+
+    await harness.application.drain(2)
+
+    assert harness.log == ["start", "a start", "a stop 3", "drain 2"]
+
+
+@pytest.mark.parametrize(("ports", "log"), [("", []), ("a", ["start", "a start"])])
+async def test_a_server_without_a_lifespan_starts_early_for_the_sake_of_ports(
+    ports: str, log: list[str]
+) -> None:
+    """Nobody would find them before the first request; without them that one starts the node."""
+    harness = Harness(ports=ports)
+
+    await harness.application.start_early()
+
+    assert harness.log == log
