@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from realtime.consumers.origins import is_origin_allowed
 from realtime.consumers.scopes import header
+from realtime.node.eager import run_eagerly
 from realtime.protocol import errors
 from realtime.protocol.messages import DisconnectPush, Push
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 Headers = Sequence[tuple[bytes, bytes]]
 Scope = Mapping[str, Any]
 Receive = Callable[[], Awaitable[Mapping[str, Any]]]
-Send = Callable[[dict[str, Any]], Awaitable[None]]
+Send = Callable[[dict[str, Any]], Coroutine[Any, Any, None]]
 
 ABORT = "tidewire.abort"
 """The scope extension of our servers' HTTP requests: a callable that drops the connection with all that it holds."""
@@ -185,8 +186,10 @@ class StreamTransport(QueueTransport):
             self._wakeup.clear()
 
     async def _send_in_time(self, event: dict[str, Any]) -> None:
-        async with asyncio.timeout(WRITE_TIMEOUT):
-            await self._send(event)
+        # A timer for each send would cost as much as the send, which hardly ever waits.
+        _, task = run_eagerly(self._send(event))
+        if task is not None:
+            await asyncio.wait_for(task, WRITE_TIMEOUT)
 
     def _next_chunk(self) -> bytes:
         """Take messages out, whole ones: SDKs decode each chunk on its own."""
