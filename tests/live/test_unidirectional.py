@@ -431,9 +431,11 @@ async def test_another_node_reaches_a_session(make_server: MakeServer, redis: Re
         "TIDEWIRE_ENGINE_TYPE": "redis",
         "TIDEWIRE_ENGINE_REDIS_ADDRESS": redis.address,
     }
-    here = await asyncio.to_thread(make_server, options)
-    there = await asyncio.to_thread(make_server, options)
-    await until(lambda: len(there.call("info")["nodes"]) == 2)
+    here, there = [
+        await asyncio.to_thread(make_server, {**options, "TIDEWIRE_NODE_NAME": name})
+        for name in ("here", "there")
+    ]
+    await until(lambda: {"here", "there"} <= {node["name"] for node in there.call("info")["nodes"]})
     user = f"far-{here.port}"
     for transport in TRANSPORTS:
         async with listener(here, transport, {"token": make_token(user)}) as client:
