@@ -401,7 +401,7 @@ class Node:
         lag = self.options.client.channel_position_max_time_lag
         if lag and published_at and position.offset and self.clock() - published_at > lag:
             self.hub.lose_room(channel)
-        self.hub.publish(channel, publication, position)
+        self.hub.publish(channel, publication, position, previous)
 
     def on_join(self, channel: str, info: ClientInfo) -> None:
         """Tell subscribers that somebody came."""
