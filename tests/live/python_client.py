@@ -176,6 +176,8 @@ class Driver:
         recoverable: bool = False,
         positioned: bool = False,
         join_leave: bool = False,
+        delta: str = "",
+        tf: dict[str, Any] | None = None,
     ) -> None:
         subscription = self.client.new_subscription(
             channel,
@@ -189,6 +191,8 @@ class Driver:
             recoverable=recoverable,
             positioned=positioned,
             join_leave=join_leave,
+            delta=centrifuge.DeltaType(delta) if delta else None,
+            tags_filter=centrifuge.FilterNode(tf) if tf else None,
         )
         self.subscriptions[channel] = subscription
         await subscription.subscribe()
