@@ -383,6 +383,9 @@ class Node:
         return {
             "centrifugo.node.messages_sent_count.type.publication": float(self.publications),
             "centrifugo.broadcast.publications_delivered": float(self.hub.deliveries),
+            "centrifugo.broadcast.delta_publications_delivered": float(self.hub.patched),
+            "centrifugo.broadcast.delta_bytes_saved": float(self.hub.bytes_saved),
+            "centrifugo.broadcast.tags_filter_dropped_publications": float(self.hub.filtered),
         }
 
     # --- what the broker tells (BrokerEvents) ----------------------------------------------------
