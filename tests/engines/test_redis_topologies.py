@@ -191,7 +191,7 @@ async def test_the_engine_does_its_work_on_every_shape(shape: str) -> None:
 
             await one.engine.control_bus.publish_control(b"to all")
             await one.engine.control_bus.publish_control(b"to two", "two")
-            await two.node.until(lambda: two.node.controls == [b"to all", b"to two"])
+            await two.node.until(lambda: sorted(two.node.controls) == [b"to all", b"to two"])
             assert one.node.controls == [b"to all"]
 
             await other.unsubscribe("channel-2")
@@ -358,7 +358,7 @@ async def assert_nothing_was_lost_in_silence(
         assert set(in_stream) <= set(done) | set(traffic.failed[channel]), channel
         assert len(set(in_stream)) == len(in_stream), channel
         heard = delivered(listener.node, channel)
-        assert heard == sorted(set(heard), key=int), channel
+        assert len(set(heard)) == len(heard), channel
         if set(in_stream) - set(heard):
             assert was_told(listener.node, channel), channel
 

@@ -30,7 +30,7 @@ from realtime.engines.redis.connection import (
 )
 from realtime.engines.redis.inquiry import call_once
 from realtime.engines.redis.scripts import Script
-from realtime.engines.redis.shard import ShardListener
+from realtime.engines.redis.shard import AfterCommands, ShardListener
 from realtime.protocol.errors import EngineError
 
 
@@ -415,11 +415,12 @@ class _Master:
 
     def __init__(self, shard: ClusterShard, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
+        self._shard = shard
         resolver = FixedResolver(endpoint)
         settings = shard.settings
-        self.commands = CommandConnection(resolver, on_connected=shard.wake, **settings)
+        self.commands = CommandConnection(resolver, on_connected=self._on_connected, **settings)
         self.subscriptions = SubscriptionConnection(
-            resolver,
+            AfterCommands(self.commands, resolver),
             shard.listener.on_message,
             on_lost=shard.on_lost,
             on_restored=shard.wake,
@@ -436,8 +437,16 @@ class _Master:
     async def start(self) -> None:
         """Connect; whoever else asks meanwhile waits for the same attempt."""
         if self._starting is None:
-            self._starting = asyncio.gather(self.commands.start(), self.subscriptions.start())
+            self._starting = asyncio.ensure_future(self._start())
         await asyncio.shield(self._starting)
+
+    async def _start(self) -> None:
+        await self.commands.start()
+        await self.subscriptions.start()
+
+    def _on_connected(self) -> None:
+        self.subscriptions.hurry()
+        self._shard.wake()
 
     async def close(self) -> None:
         await asyncio.gather(self.commands.close(), self.subscriptions.close())

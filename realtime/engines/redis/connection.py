@@ -33,6 +33,7 @@ from realtime.protocol.errors import ConfigError, EngineError
 
 
 __all__ = [
+    "AWAY",
     "CommandConnection",
     "FixedResolver",
     "RedisError",
@@ -49,7 +50,7 @@ RESUBSCRIBE_BATCH = 512  # names per command, the reference's
 RESUBSCRIBE_RATE = 20_000  # names a second that a Redis must manage; it does ten times as many
 PROBE_AFTER = 5.0  # seconds of silence on a subscription before it is asked for a sign of life
 
-_AWAY = "no connection to Redis"
+AWAY = "no connection to Redis"
 
 
 class Resolver(Protocol):
@@ -129,6 +130,11 @@ class _Connection:
         self._retry.set()
         if self._socket is not None:
             self._socket.abort()
+
+    def hurry(self) -> None:
+        """Make the next attempt at once, if there is one to make."""
+        if self._socket is None or self._socket.lost.done():
+            self._retry.set()
 
     async def _keep_connected(self, first: asyncio.Future[None]) -> None:
         delay = FIRST_RETRY
@@ -266,7 +272,7 @@ class CommandConnection(_Connection):
         """
         link = self._link
         if link is None:
-            raise EngineError(_AWAY) from self.failure
+            raise EngineError(AWAY) from self.failure
         return link.call(pack(*args))
 
     async def _use(self, link: Link) -> None:
@@ -392,7 +398,7 @@ class SubscriptionConnection(_Connection):
     def _ask(self, kind: bytes, names: tuple[bytes, ...]) -> asyncio.Future[None]:
         link = self._link
         if link is None:
-            raise EngineError(_AWAY) from self.failure
+            raise EngineError(AWAY) from self.failure
         if len(self._batches) >= MAX_PENDING:
             message = f"{len(self._batches)} subscriptions are waiting for Redis already"
             raise EngineError(message)

@@ -10,7 +10,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Collection, Sequence
 from typing import Any, Protocol
 
+from realtime.engines.redis.addresses import Endpoint
 from realtime.engines.redis.connection import (
+    AWAY,
     CommandConnection,
     RedisError,
     Resolver,
@@ -111,10 +113,10 @@ class SingleShard:
             connect_timeout=connect_timeout,
             io_timeout=io_timeout,
             force_resp2=force_resp2,
-            on_connected=self._catch_up,
+            on_connected=self._on_connected,
         )
         self._subscriptions = SubscriptionConnection(
-            resolver,
+            AfterCommands(self._commands, resolver),
             listener.on_message,
             on_lost=self._on_lost,
             on_restored=self._on_restored,
@@ -173,6 +175,10 @@ class SingleShard:
             raise EngineError(message)
         await self._commands.call(b"PING")
 
+    def _on_connected(self) -> None:
+        self._subscriptions.hurry()
+        self._catch_up()
+
     def _on_lost(self) -> None:
         self._listener.on_lost(self)
 
@@ -185,3 +191,21 @@ class SingleShard:
         if self._is_catching_up and self._commands.is_connected:
             self._is_catching_up = False
             self._listener.on_restored(self)
+
+
+class AfterCommands:
+    """
+    Where subscriptions connect, once commands are carried out there.
+
+    A message behind a hole sends its subscribers to read history: while that can't be done they would be disconnected.
+    """
+
+    def __init__(self, commands: CommandConnection, resolver: Resolver) -> None:
+        self._commands = commands
+        self._resolver = resolver
+
+    async def resolve(self) -> Endpoint:
+        """Return the address; raises ``EngineError`` as long as commands are not there."""
+        if not self._commands.is_connected:
+            raise EngineError(AWAY) from self._commands.failure
+        return await self._resolver.resolve()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import ssl
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -289,3 +291,22 @@ def test_no_text_of_an_endpoint_shows_its_password() -> None:
 
     assert endpoint.label == "[::1]:1"
     assert "secret" not in repr(endpoint)
+
+
+def test_the_addresses_of_the_readme_are_read() -> None:
+    """Each stands in the row of its deployment."""
+    readme = (Path(__file__).resolve().parents[3] / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(
+        r"^\| (one server|TLS|Sentinel|Cluster|several servers)[^|]* \| (.*) \|$", readme, re.M
+    )
+    shown = {name: re.findall(r"[\w+]+://[^`\" ]+", cell) for name, cell in rows}
+
+    kinds = {name: [one.kind for one in read(*addresses)] for name, addresses in shown.items()}
+
+    assert kinds == {
+        "one server": ["single", "single"],
+        "TLS": ["single"],
+        "Sentinel": ["sentinel"],
+        "Cluster": ["cluster"],
+        "several servers": ["single", "single"],
+    }
