@@ -208,8 +208,9 @@ class Driver:
         await self.client.connect()
 
     async def kill(self) -> None:
-        """End the socket without a close frame, as when a cable is pulled."""
-        self.client._conn.transport.abort()
+        """End the socket, if there is one, without a close frame, as when a cable is pulled."""
+        if self.client._conn is not None:
+            self.client._conn.transport.abort()
 
     async def token(self, token: str = "", refuse: bool = False) -> None:
         waiter = self.token_waiters.pop(0)
