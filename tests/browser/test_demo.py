@@ -108,6 +108,21 @@ def test_a_dropped_connection_loses_nothing(demo: Page, demo_server: Server) -> 
     assert demo.text("reconnects") == "1 time"
 
 
+def test_a_document_is_sent_as_what_differs_until_the_switch_says_otherwise(demo: Page) -> None:
+    """The page shows the whole board either way, and what came for it."""
+    demo.wait(lambda: "saved by" in demo.text("saving"))
+    rows = demo.driver.find_elements(By.CSS_SELECTOR, "#rows li")
+    assert len(rows) == 24
+    demo.wait(lambda: float(demo.text("saving").partition(" %")[0].rpartition(" ")[2]) > 30)
+
+    demo.driver.find_element(By.ID, "delta").click()
+
+    demo.wait(lambda: "each of them whole" in demo.text("saving"))
+    demo.driver.find_element(By.ID, "delta").click()
+    demo.wait(lambda: "saved by" in demo.text("saving"))
+    assert demo.errors() == []
+
+
 def test_two_tabs_see_each_other(
     demo: Page, make_page: Callable[[], Page], demo_server: Server
 ) -> None:

@@ -8,12 +8,13 @@ import itertools
 import json
 import random
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import pytest
 
 from realtime.protocol.fossil import create
+from tests import redis_servers
 from tests.live.conftest import MakeSdk
 from tests.live.harness import HERE, Sdk, Server
 
@@ -141,6 +142,48 @@ async def test_clients_that_drop_all_the_time_end_with_the_publishers_document(
                 break
         assert [each["data"] for each in client.seen("publication", channel=channel)] == versions
         assert client.seen("connecting")
+
+
+@pytest.mark.redis
+@pytest.mark.parametrize("lists", ["false", "true"], ids=["streams", "lists"])
+async def test_nodes_on_redis_send_patches_of_what_others_published(
+    make_server: Callable[[Mapping[str, str]], Server], shape: str, lists: str
+) -> None:
+    """Published at one node, patched and filtered at another; a recovery at either goes on with patches."""
+    with redis_servers.single() as redis:
+        options = {
+            "TIDEWIRE_ENGINE_TYPE": "redis",
+            "TIDEWIRE_ENGINE_REDIS_ADDRESS": redis.address,
+            "TIDEWIRE_ENGINE_REDIS_HISTORY_USE_LISTS": lists,
+        }
+        here, there = make_server(options), make_server(options)
+        for kind in ("js-json", "js-protobuf"):
+            channel, tagged = f"doc:{kind}", f"tagged:{kind}"
+            client = await Sdk.start(kind, there.websocket_url)
+            await client.connect()
+            await client.subscribe(channel, delta="fossil", recoverable=True)
+            await client.subscribe(tagged, tf=ODD, recoverable=True)
+            for number in range(4):
+                await _publish(here, channel, article(number))
+                await _publish(here, tagged, number, tags={"kind": "odd" if number % 2 else "even"})
+            for number in range(4):
+                assert (await client.wait("publication", channel=channel))["data"] == article(
+                    number
+                )
+            await client.do("kill")
+            for number in range(4, 7):
+                await _publish(here, channel, article(number))
+                await _publish(here, tagged, number, tags={"kind": "odd" if number % 2 else "even"})
+            for number in range(4, 7):
+                assert (await client.wait("publication", channel=channel))["data"] == article(
+                    number
+                )
+            for number in (1, 3, 5):
+                assert (await client.wait("publication", channel=tagged))["data"] == number
+            assert await client.do("patches", channel=channel) >= 4
+            await client.close()
+        here.stop()
+        there.stop()
 
 
 # --- the decoders ---------------------------------------------------------------------------------------
