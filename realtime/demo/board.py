@@ -11,7 +11,7 @@ CITIES = (
     "København", "Kraków", "Lisboa", "Ljubljana", "Málaga", "Napoli", "Plzeň", "Praha", "Reykjavík", "Rīga", "Tallinn",
     "Trieste", "Warszawa", "Zürich",
 )  # fmt: skip
-NOTES = ("on time", "boarding", "gate changed", "delayed by 10 minutes", "delayed by 25 minutes")
+NOTES = ("on time", "boarding", "gate changed", "10 minutes late", "25 minutes late")
 
 
 class Board:

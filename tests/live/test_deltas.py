@@ -6,9 +6,12 @@ import asyncio
 import base64
 import itertools
 import json
+import os
 import random
 import subprocess
+import sys
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +19,7 @@ import pytest
 from realtime.protocol.fossil import create
 from tests import redis_servers
 from tests.live.conftest import MakeSdk
-from tests.live.harness import HERE, Sdk, Server
+from tests.live.harness import API_KEY, HERE, Sdk, Server
 
 
 pytestmark = pytest.mark.live
@@ -184,6 +187,39 @@ async def test_nodes_on_redis_send_patches_of_what_others_published(
             await client.close()
         here.stop()
         there.stop()
+
+
+async def test_the_example_publishes_a_file_whenever_it_is_saved(
+    server: Server, tmp_path: Path
+) -> None:
+    """``examples/live-document``: the whole file at first, and then what was changed in it."""
+    channel = f"doc:file-{next(_numbers)}"
+    document = tmp_path / "notes.md"
+    text = "Ein Absatz, der bleibt: äöü€😀.\n" * 30
+    document.write_text(text, encoding="utf-8")
+    client = await Sdk.start("js-json", server.websocket_url)
+    await client.connect()
+    await client.subscribe(channel, delta="fossil", recoverable=True)
+    program = str(HERE.parents[1] / "examples" / "live-document" / "publish.py")
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        program,
+        str(document),
+        channel,
+        server.url,
+        env={**os.environ, "TIDEWIRE_API_KEY": API_KEY},
+    )
+    try:
+        for addition in ("", "mehr\n", "noch mehr\n"):
+            text += addition
+            document.write_text(text, encoding="utf-8")
+            while (await client.wait("publication", channel=channel))["data"]["text"] != text:
+                pass  # an editor's half-saved file is published, too
+        assert await client.do("patches", channel=channel) >= 2
+    finally:
+        process.terminate()
+        await process.wait()
+        await client.close()
 
 
 # --- the decoders ---------------------------------------------------------------------------------------
