@@ -303,13 +303,14 @@ def _as_sent(subscription: Subscription, owed: Sequence[Publication]) -> list[Pu
     if not subscription.options.delta:
         return list(owed)
     client = subscription.client
+    hub = client.node.hub
     try:
-        chain, saved = as_chain(owed, is_json=client.wire.is_json)
+        chain, saved = as_chain(owed, hub.patches, is_json=client.wire.is_json)
     except InvalidPayloadError as error:
         raise Disconnect(*errors.INAPPROPRIATE_PROTOCOL) from error
     if chain:
         subscription.base = chain[-1].offset
-    client.node.hub.count_patches(sum(each.delta for each in chain), saved)
+    hub.count_patches(sum(each.delta for each in chain), saved)
     return chain
 
 

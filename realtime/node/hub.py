@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 
 from realtime.node.rooms import Cohort, CohortKey, Delivery, Form, Room
 from realtime.protocol import errors
+from realtime.protocol.delta import Patches
 from realtime.protocol.json_codec import InvalidPayloadError
 from realtime.protocol.messages import ClientInfo, Join, Leave, Publication, Push, StreamPosition
 from realtime.session.subscription import Subscription, SubscriptionState
@@ -50,6 +51,7 @@ class Hub:
 
     Attributes:
         deliveries: Publications that were written to a subscriber, counted for each.
+        patches: Those that recovering clients were sent.
         filtered: Publications that a subscriber's filter kept back, counted for each.
         patched: Those deliveries that were a patch.
         bytes_saved: What the patches were shorter by, framing and escapes left aside.
@@ -61,6 +63,7 @@ class Hub:
         self.users: dict[str, dict[str, Client]] = {}
         self.rooms: dict[str, Room] = {}
         self.deliveries = 0
+        self.patches = Patches()
         self.filtered = 0
         self.patched = 0
         self.bytes_saved = 0

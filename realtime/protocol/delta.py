@@ -54,8 +54,38 @@ def as_patch(publication: Publication, patch: bytes, *, is_json: bool) -> Public
     return msgspec.structs.replace(publication, data=data, delta=True, epoch="")
 
 
+class Patches:
+    """
+    Patches that were made, since many recover the same after a restart.
+
+    They are kept by what they lead from and to, up to ``max_bytes`` of them; the oldest go first.
+    """
+
+    def __init__(self, max_bytes: int = 1 << 22) -> None:
+        self._max_bytes = max_bytes
+        self._size = 0
+        self._known: dict[tuple[int, int, int, int], bytes | None] = {}
+
+    def between(self, base: bytes, target: bytes) -> bytes | None:
+        """Return what makes ``target`` of ``base``, if that is shorter."""
+        key = (hash(base), len(base), hash(target), len(target))
+        if key in self._known:
+            return self._known[key]
+        patch = self._known[key] = fossil.create_shorter(base, target)
+        self._size += _cost(patch)
+        while self._size > self._max_bytes:
+            oldest = next(iter(self._known))
+            self._size -= _cost(self._known.pop(oldest))
+        return patch
+
+
+def _cost(patch: bytes | None) -> int:
+    """Return the bytes that a known patch takes, its entry included."""
+    return 300 + (len(patch) if patch is not None else 0)
+
+
 def as_chain(
-    publications: Sequence[Publication], *, is_json: bool
+    publications: Sequence[Publication], patches: Patches, *, is_json: bool
 ) -> tuple[list[Publication], int]:
     """
     Return recovered publications: the first one whole, the others as patches to the one before where that is shorter.
@@ -69,15 +99,16 @@ def as_chain(
     """
     chain: list[Publication] = []
     saved = 0
-    before: Publication | None = None
+    before: bytes | None = None
     for publication in publications:
-        patch = patch_between(before, publication) if before is not None else None
+        document = bytes(publication.data)  # one object for both its uses: it keeps its hash
+        patch = patches.between(before, document) if before is not None else None
         if patch is None:
             chain.append(as_document(publication, is_json=is_json))
         else:
             chain.append(as_patch(publication, patch, is_json=is_json))
-            saved += len(publication.data) - len(patch)
-        before = publication
+            saved += len(document) - len(patch)
+        before = document
     return chain, saved
 
 
