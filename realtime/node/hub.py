@@ -240,6 +240,8 @@ class Hub:
         # What this client was answered in the same tick must leave before the cohort's writes, which
         # go straight to the transport.
         client.uncork()
+        if client.is_paused:  # what left just now filled its buffer
+            return
         room.flush()
         if subscription.options.delta or subscription.tags_filter is not None:
             cohort = self._variant(room, self._key_of(room, subscription))

@@ -1,11 +1,13 @@
 """
 What deltas and filters cost: CPU time of the encoder, and of a publication and a delivery with and without them.
 
-In one process, with transports that take everything: the difference between the rows is what is asked for. ``-s`` shows them.
+Most of it in one process, with transports that take everything: the difference between the rows is what is asked for. ``-s``
+shows them.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 import random
 import sys
@@ -15,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgspec
+import psutil
 import pytest
 from msgspec import Raw
 
@@ -27,6 +30,9 @@ from realtime.protocol.messages import Publication, StreamPosition
 from realtime.protocol.wire import FRAMES_JSON
 from realtime.session.session import Session
 from tests.guard.paths import FakeTransport, make_node
+from tests.live.harness import Server
+from tests.live.storm import allow_many_files
+from tests.live.swarm import ProtocolClient, api_connection
 
 
 pytestmark = [pytest.mark.bench, pytest.mark.timeout(300)]
@@ -206,3 +212,83 @@ async def test_fan_out(node: Node, kind: str, subscribers: int, size: int) -> No
     assert node.hub.deliveries + node.hub.filtered == offset * subscribers
     if kind == "delta":
         assert node.hub.patched == (offset - 1) * subscribers
+
+
+# --- a real server --------------------------------------------------------------------------------------
+
+SOCKETS = 300
+SENT = 300
+
+
+class _Subscriber(ProtocolClient):
+    """A client that counts frames once it is subscribed: each has one publication or several."""
+
+    on_frame: Callable[[], None] | None = None
+
+    def on_payload(self, payload: bytes) -> None:
+        if self.on_frame is None:
+            super().on_payload(payload)
+        else:
+            self.on_frame()
+
+
+async def _price(server: Server, channel: str, requests: Iterator[dict[str, Any]]) -> Price:
+    """Publish a document that changes a little to many sockets; each publication is awaited by all of them."""
+    arrived = asyncio.Event()
+    left = 0
+
+    def count() -> None:
+        nonlocal left
+        left -= 1
+        if not left:
+            arrived.set()
+
+    clients = [_Subscriber(server.websocket_url, is_protobuf=False) for _ in range(SOCKETS)]
+    for client in clients:
+        assert await client.open() == 101
+        await client.ask("connect")
+        await client.ask("subscribe", channel=channel, **next(requests))
+        client.on_frame = count
+    document = table(25)
+    process = psutil.Process(server.pid)
+    spent = -sum(process.cpu_times()[:2])
+    received = -sum(client.received_bytes for client in clients)
+    async with api_connection(server) as api:
+        for number in range(SENT):
+            document["rows"][number % 25]["price"] = number / 7
+            left = SOCKETS
+            arrived.clear()
+            await api.call("publish", channel=channel, data=document, tags={"n": "500", "kind": "a"})
+            await asyncio.wait_for(arrived.wait(), 20)
+    spent += sum(process.cpu_times()[:2])
+    received += sum(client.received_bytes for client in clients)
+    for client in clients:
+        client.close()
+    await asyncio.gather(*(client.ended for client in clients))
+    deliveries = SENT * SOCKETS
+    return Price(round(spent * 1e6 / deliveries, 2), round(received / deliveries))
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """The server's CPU µs and the bytes on the wire of a delivery."""
+
+    us_per_delivery: float
+    bytes_per_delivery: int
+
+
+async def test_a_real_server(serving: Server) -> None:
+    """A document of 2 KB to sockets: a patch is made once, and a filter asked once, for all of them."""
+    allow_many_files()
+
+    prices = {
+        "plain": await _price(serving, "doc:plain", _plain()),
+        "delta": await _price(serving, "doc:delta", _delta()),
+        "1 filter": await _price(serving, "tagged:one", _filters(1)),
+        "100 filters": await _price(serving, "tagged:many", _filters(100)),
+    }
+
+    for kind, price in prices.items():
+        sys.stdout.write(f"\n{kind:>12} {price}")
+    assert prices["delta"].bytes_per_delivery < prices["plain"].bytes_per_delivery / 5
+    assert prices["delta"].us_per_delivery < 1.5 * prices["plain"].us_per_delivery
