@@ -132,6 +132,8 @@ def test_the_page_of_the_live_document_shows_it_and_its_changes(
     """``examples/live-document/index.html``, from another origin than the server's."""
     folder, address = web_root
     shutil.copy(ROOT / "examples" / "live-document" / "index.html", folder)
+    # The feed beside the server has begun, so that it can be ended after this test.
+    page.wait(lambda: demo_server.call("history", channel="demo:board", limit=0)["offset"])
     user = jwt.encode({"sub": "me"}, HMAC_KEY, algorithm="HS256")
     text = "A paragraph that stays. " * 20
     demo_server.publish("demo:document", {"name": "notes.md", "text": text})
