@@ -258,7 +258,9 @@ async def _price(server: Server, channel: str, requests: Iterator[dict[str, Any]
             document["rows"][number % 25]["price"] = number / 7
             left = SOCKETS
             arrived.clear()
-            await api.call("publish", channel=channel, data=document, tags={"n": "500", "kind": "a"})
+            await api.call(
+                "publish", channel=channel, data=document, tags={"n": "500", "kind": "a"}
+            )
             await asyncio.wait_for(arrived.wait(), 20)
     spent += sum(process.cpu_times()[:2])
     received += sum(client.received_bytes for client in clients)
