@@ -34,8 +34,9 @@ from msgspec import Raw
 
 from realtime.namespaces.patterns import ChannelPattern, PatternError
 from realtime.protocol.errors import ConfigError
-from realtime.protocol.messages import EMPTY
+from realtime.protocol.messages import EMPTY, FilterNode
 from realtime.session.permissions import Override
+from realtime.session.tags_filter import FilterError, TagsFilter, make_filter
 
 
 class TokenError(Exception):
@@ -84,11 +85,13 @@ class SubscriptionSpec(msgspec.Struct, frozen=True):
     How a connection token wants one server-side subscription.
 
     ``info`` is channel info, ``data`` goes into the subscription's reply: JSON text or any bytes, empty for none.
+    ``tags_filter`` says which publications the subscriber gets, ``None`` all of them.
     """
 
     info: bytes = b""
     data: bytes = b""
     override: Override | None = None
+    tags_filter: TagsFilter | None = None
 
 
 class ConnectionToken(msgspec.Struct, frozen=True):
@@ -122,6 +125,7 @@ class SubscriptionToken(msgspec.Struct, frozen=True):
     info: bytes = b""
     data: bytes = b""
     override: Override | None = None
+    tags_filter: TagsFilter | None = None
     expire_at: int = 0
     issued_at: float = 0
     id: str = ""
@@ -155,6 +159,7 @@ class _Payloads(msgspec.Struct):
     data: Raw = EMPTY
     b64data: str | None = None
     override: _OverrideClaim | None = None
+    server_tags_filter: FilterNode | None = None
 
 
 class _Claims(_Payloads):
@@ -287,6 +292,7 @@ class TokenVerifier:
             info=spec.info,
             data=spec.data,
             override=spec.override,
+            tags_filter=spec.tags_filter,
             expire_at=expire_at,
             issued_at=_unix_time(claims.iat) or 0,
             id=claims.jti or "",
@@ -405,6 +411,7 @@ def _spec(payloads: _Payloads) -> SubscriptionSpec:
         info=_payload(payloads.info, payloads.b64info),
         data=_payload(payloads.data, payloads.b64data),
         override=_override(payloads.override),
+        tags_filter=_tags_filter(payloads.server_tags_filter),
     )
 
 
@@ -427,6 +434,16 @@ def _override(claim: _OverrideClaim | None) -> Override | None:
     return Override(
         **{name: bool(given.value) for name, given in values.items() if given is not None}
     )
+
+
+def _tags_filter(claim: FilterNode | None) -> TagsFilter | None:
+    if claim is None:
+        return None
+    try:
+        return make_filter(claim)
+    except FilterError as error:
+        message = f"server_tags_filter: {error}"
+        raise TokenInvalid(message) from error
 
 
 # --- keys ---------------------------------------------------------------------------------------------

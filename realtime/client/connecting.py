@@ -34,6 +34,7 @@ from realtime.session.permissions import (
     grant_options,
     may_connect_sub,
 )
+from realtime.session.tags_filter import TagsFilter
 
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ class ServerSide:
     info: bytes = b""
     data: bytes = b""
     override: Override | None = None
+    tags_filter: TagsFilter | None = None
 
 
 async def connect(client: Client, command: Command) -> Reply | None:
@@ -170,6 +172,7 @@ async def _server_side(
                 spec.info,
                 spec.data,
                 spec.override,
+                spec.tags_filter,
             )
     personal = node.options.client.subscribe_to_user_personal_channel
     if personal.enabled and credentials.user:
@@ -224,6 +227,7 @@ async def _subscribe_all(
             grant_options(
                 one.channel,
                 user=client.session.user,
+                delta="" if one.tags_filter is not None else asked.get(name, _NO_REQUEST).delta,
                 override=one.override,
                 is_server_side=True,
             ),
@@ -231,6 +235,7 @@ async def _subscribe_all(
             asked.get(name, _NO_REQUEST),
             info=payload(one.info),
             data=payload(one.data),
+            tags_filter=one.tags_filter,
         )
         for name, one in wanted.items()
     ]

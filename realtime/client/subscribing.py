@@ -8,6 +8,7 @@ live nothing awaits.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from msgspec import Raw
 from realtime.auth.tokens import SubscriptionToken, TokenExpired, TokenInvalid
 from realtime.engines.base import HistoryFilter
 from realtime.protocol import errors
+from realtime.protocol.delta import as_chain
 from realtime.protocol.errors import (
     BadRequestError,
     ClientError,
@@ -27,9 +29,12 @@ from realtime.protocol.errors import (
     TokenExpiredError,
     UnrecoverablePositionError,
 )
+from realtime.protocol.json_codec import InvalidPayloadError
 from realtime.protocol.messages import (
     EMPTY,
     Command,
+    FilterNode,
+    Publication,
     Reply,
     StreamPosition,
     SubRefreshResult,
@@ -48,10 +53,12 @@ from realtime.session.permissions import (
 from realtime.session.recovery import (
     Recovery,
     merge_publications,
+    passing,
     recover_cache,
     recover_stream,
 )
 from realtime.session.subscription import Subscription
+from realtime.session.tags_filter import FilterError, TagsFilter, both, make_filter
 
 
 if TYPE_CHECKING:
@@ -76,6 +83,8 @@ class Established:
         if client.is_closed:
             return
         client.node.hub.go_live(subscription, self.position)
+        if not subscription.is_established:
+            return
         if subscription.options.emit_join_leave:
             client.node.spawn(client.node.announce_join(subscription))
         if subscription.ends_with is not None:
@@ -122,6 +131,7 @@ async def _authorize(
         subscription.source = SubscriptionSource.SUBSCRIPTION_TOKEN
         subscription.info = payload(token.info)
         subscription.expire_at = token.expire_at
+        subscription.tags_filter = token.tags_filter
     else:
         subscription.source = authorize_subscribe(
             channel, user=session.user, is_insecure=is_insecure
@@ -129,8 +139,9 @@ async def _authorize(
     if 0 < subscription.expire_at <= node.clock():
         raise ExpiredError
     if request.tf is not None:
-        # Filters come with a later version; a namespace that allows them is not served without.
-        raise BadRequestError
+        wanted = _filter_of(channel, request.tf)
+        subscription.own_filter = wanted
+        subscription.tags_filter = both(subscription.tags_filter, wanted)
     subscription.options = grant_options(
         channel,
         user=session.user,
@@ -138,9 +149,21 @@ async def _authorize(
         positioned=request.positioned,
         recoverable=request.recoverable,
         join_leave=request.join_leave,
+        # A publication that a filter kept back can't be a base.
+        delta="" if subscription.tags_filter is not None else request.delta,
         override=token.override if token is not None else None,
     )
     return payload(token.data) if token is not None else EMPTY
+
+
+def _filter_of(channel: Channel, node: FilterNode) -> TagsFilter:
+    """Compile a request's filter; raises ``BadRequestError``."""
+    if not channel.options.allow_tags_filter:
+        raise BadRequestError
+    try:
+        return make_filter(node)
+    except FilterError as error:
+        raise BadRequestError from error
 
 
 async def verify_subscription(client: Client, text: str, channel: str) -> SubscriptionToken:
@@ -193,7 +216,11 @@ async def establish(
         is_recovering = options.recoverable and (
             request.recover or (options.is_cache and options.auto_recover)
         )
-        result = SubscribeResult(data=data, was_recovering=request.recover or is_recovering)
+        result = SubscribeResult(
+            data=data,
+            was_recovering=request.recover or is_recovering,
+            delta=bool(options.delta),
+        )
         if subscription.expire_at:
             result.expires, result.ttl = True, ttl_of(subscription.expire_at, node.clock())
         if not subscription.is_positioned:
@@ -213,19 +240,21 @@ async def _read(
 ) -> tuple[Recovery, StreamPosition]:
     node, options = client.node, subscription.options
     asked = StreamPosition(request.offset, request.epoch)
+    limit = node.options.client.recovery_max_publication_limit or -1
     if not is_recovering:
         what = HistoryFilter(limit=0)
     elif options.is_cache:
-        what = HistoryFilter(limit=1, reverse=True)
+        limit = limit if subscription.tags_filter is not None else 1
+        what = HistoryFilter(limit=limit, reverse=True)
     else:
-        limit = node.options.client.recovery_max_publication_limit or -1
         what = HistoryFilter(limit=limit, since=StreamPosition(request.offset, ""))
     history = await node.broker.history(subscription.channel, what, options.history_meta_ttl)
     if not is_recovering:
         return Recovery(recovered=False), history.top
     if options.is_cache:
-        latest = history.publications[0] if history.publications else None
-        return recover_cache(latest, history.top, asked), history.top
+        return recover_cache(
+            history.publications, history.top, asked, subscription.tags_filter
+        ), history.top
     return recover_stream(history.publications, history.top, asked), history.top
 
 
@@ -238,29 +267,51 @@ def _merge(
 ) -> Established:
     """Join what was read with what was held back meanwhile, and fill in the positions."""
     options = subscription.options
-    held_back = [
-        publication
-        for publication, position in subscription.buffer or ()
-        if position.offset > top.offset and position.epoch == top.epoch
-    ]
-    if any(
-        position.offset and position.epoch != top.epoch for _, position in subscription.buffer or ()
-    ):
+    positions = [delivery.position for delivery in subscription.buffer or ()]
+    if any(position.offset and position.epoch != top.epoch for position in positions):
         raise Disconnect(*errors.INSUFFICIENT_STATE)
-    merged = merge_publications(recovery.publications, held_back)
+    held_back = [
+        delivery.publication
+        for delivery in subscription.buffer or ()
+        if delivery.position.offset > top.offset
+    ]
+    # In cache mode what was read is one publication, with or without a filter the newest of its kind.
+    before = () if options.is_cache else recovery.publications
+    merged = merge_publications(before, held_back)
     if merged is None or (held_back and held_back[0].offset != top.offset + 1):
         raise Disconnect(*errors.INSUFFICIENT_STATE)
     latest = max(top.offset, held_back[-1].offset if held_back else 0)
-    if recovery.recovered and options.is_cache and len(merged) > 1:
-        merged = merged[-1:]
     result.positioned = True
     result.recoverable = options.recoverable
     result.epoch = top.epoch
     result.recovered = recovery.recovered
     result.offset = request.offset if recovery.recovered else latest
     if recovery.recovered:
-        result.publications = list(merged)
+        missed = (*recovery.publications, *merged) if options.is_cache else merged
+        owed = passing(missed, subscription.tags_filter)
+        result.publications = _as_sent(subscription, owed[-1:] if options.is_cache else owed)
     return Established(subscription, result, StreamPosition(latest, top.epoch))
+
+
+def _as_sent(subscription: Subscription, owed: Sequence[Publication]) -> list[Publication]:
+    """
+    Return recovered publications as the client is to get them; note what it has then.
+
+    A client that recovers nothing keeps what it had, and yet its next publication is sent whole: it may have asked with a
+    position of its own and have nothing, or have received something outside the stream since.
+    """
+    if not subscription.options.delta:
+        return list(owed)
+    client = subscription.client
+    hub = client.node.hub
+    try:
+        chain, saved = as_chain(owed, hub.patches, is_json=client.wire.is_json)
+    except InvalidPayloadError as error:
+        raise Disconnect(*errors.INAPPROPRIATE_PROTOCOL) from error
+    if chain:
+        subscription.base = chain[-1].offset
+    hub.count_patches(sum(each.delta for each in chain), saved)
+    return chain
 
 
 async def unsubscribe(client: Client, command: Command) -> Reply:
@@ -302,6 +353,10 @@ async def sub_refresh(client: Client, command: Command) -> Reply:
     subscription.expire_at = token.expire_at
     if token.info:
         subscription.info = payload(token.info)
+    if token.tags_filter is not None:
+        client.node.hub.change_filter(
+            subscription, both(token.tags_filter, subscription.own_filter)
+        )
     result = SubRefreshResult()
     if token.expire_at:
         result.expires, result.ttl = True, ttl_of(token.expire_at, now)
@@ -323,6 +378,7 @@ async def subscribe_server_side(
     info: Raw = EMPTY,
     data: Raw = EMPTY,
     expire_at: int = 0,
+    tags_filter: TagsFilter | None = None,
 ) -> Established:
     """Reserve and establish a subscription that the client did not ask for itself."""
     subscription = Subscription(channel, client, is_server_side=True)
@@ -330,6 +386,7 @@ async def subscribe_server_side(
     subscription.source = source
     subscription.info = info
     subscription.expire_at = expire_at
+    subscription.tags_filter = tags_filter
     client.session.subscriptions[channel] = subscription
     try:
         return await establish(client, subscription, request, data=data)

@@ -9,6 +9,7 @@ from typing import Any
 
 SYSTEM_CHANNEL = "demo:system"
 CHAT_CHANNEL = "demo:chat"
+BOARD_CHANNEL = "demo:board"
 
 DEMO_NAMESPACE: Mapping[str, Any] = MappingProxyType(
     {
@@ -20,6 +21,9 @@ DEMO_NAMESPACE: Mapping[str, Any] = MappingProxyType(
         "presence": True,
         "join_leave": True,
         "force_push_join_leave": True,
+        # For the board, of which a page may take patches.
+        "allowed_delta_types": ["fossil"],
+        "delta_publish": True,
         "allow_subscribe_for_client": True,
         "allow_subscribe_for_anonymous": True,
         # For the chat. The page tells a visitor's publication from the server's by its `info`, and draws only the

@@ -15,7 +15,7 @@ from django.views.decorators.http import require_GET
 from realtime.conf.loader import get_options
 from realtime.conf.options import ProcessOptions
 from realtime.demo import visitors
-from realtime.demo.namespace import CHAT_CHANNEL, SYSTEM_CHANNEL
+from realtime.demo.namespace import BOARD_CHANNEL, CHAT_CHANNEL, SYSTEM_CHANNEL
 
 
 View = Callable[[HttpRequest], HttpResponse]
@@ -45,10 +45,12 @@ def page(request: HttpRequest) -> HttpResponse:
         "token": visitors.mint_token(visitor, options.client.token, time.time()),
         "system_channel": SYSTEM_CHANNEL,
         "chat_channel": CHAT_CHANNEL,
+        "board_channel": BOARD_CHANNEL,
         "publish_url": request.build_absolute_uri(f"{api_path}/publish"),
         "demo": {
             "system": SYSTEM_CHANNEL,
             "chat": CHAT_CHANNEL,
+            "board": BOARD_CHANNEL,
             "user": visitor.user,
             "transports": _stream_transports(options, site),
         },

@@ -6,6 +6,10 @@ wire, and the offset is checked once per publication. What a publication costs i
 per connection and tick: publications of one tick are joined, and the same bytes go to every member. Only who is still
 subscribing, ahead, or slow is looked after on its own (``Room.held``).
 
+Subscribers with a delta or a tags filter have cohorts of their own (``Room.variants``), one per wire, filter and stage:
+a patch is made once and a filter is asked once per publication, whatever the number of subscribers. One that comes
+without the publication before is ``FRESH``, gets the next one whole, and is in step from then on.
+
 Order is kept by three rules. A member that comes finds nothing pending (the room is flushed first); a member that goes
 takes what is pending with it; and whatever a connection's own command wrote leaves before it joins a cohort.
 Everything here is synchronous and runs on the node's loop.
@@ -15,10 +19,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from realtime.node.rooms import Cohort, CohortKey, Delivery, Form, Room
 from realtime.protocol import errors
+from realtime.protocol.delta import Patches
 from realtime.protocol.json_codec import InvalidPayloadError
 from realtime.protocol.messages import ClientInfo, Join, Leave, Publication, Push, StreamPosition
 from realtime.session.subscription import Subscription, SubscriptionState
@@ -27,6 +33,7 @@ from realtime.session.subscription import Subscription, SubscriptionState
 if TYPE_CHECKING:
     from realtime.client.client import Client
     from realtime.protocol.wire import Wire
+    from realtime.session.tags_filter import TagsFilter
 
 logger = logging.getLogger(__name__)
 
@@ -38,88 +45,28 @@ LIVE, HELD, HOLDING, ENDED = (
 )
 
 
-class Cohort:
-    """Live subscribers of one channel on one wire; ``writes`` maps each client to its transport's own ``write``."""
-
-    __slots__ = ("head", "pending", "wire", "writes")
-
-    def __init__(self, wire: Wire, channel: str) -> None:
-        self.wire = wire
-        self.head = wire.publication_head(channel)
-        self.writes: dict[Client, Callable[[bytes], None]] = {}
-        self.pending: list[bytes] = []
-
-    def take(self) -> bytes:
-        """Return what is pending, joined, and forget it."""
-        pending = self.pending
-        joined = pending[0] if len(pending) == 1 else self.wire.separator.join(pending)
-        self.pending = []
-        return joined
-
-
-class Room:
+class Hub:
     """
-    One channel with subscribers here.
+    All connections and rooms of this process.
 
     Attributes:
-        offset, epoch: Where its live subscribers are; ``epoch`` is None until it is known.
-        positioned: The live subscriptions that count offsets.
-        joiners: The live subscriptions that want join and leave pushes.
-        held: The subscriptions that are looked after on their own.
+        deliveries: Publications that were written to a subscriber, counted for each.
+        patches: Those that recovering clients were sent.
+        filtered: Publications that a subscriber's filter kept back, counted for each.
+        patched: Those deliveries that were a patch.
+        bytes_saved: What the patches were shorter by, framing and escapes left aside.
 
     """
-
-    __slots__ = (
-        "channel",
-        "cohorts",
-        "epoch",
-        "held",
-        "is_dirty",
-        "joiners",
-        "offset",
-        "positioned",
-        "size",
-    )
-
-    def __init__(self, channel: str) -> None:
-        self.channel = channel
-        self.cohorts: dict[Wire, Cohort] = {}
-        self.held: dict[Client, Subscription] | None = None
-        self.positioned: dict[Client, Subscription] | None = None
-        self.joiners: dict[Client, Subscription] | None = None
-        self.offset = 0
-        self.epoch: str | None = None
-        self.is_dirty = False
-        self.size = 0
-
-    def flush(self) -> None:
-        """Write what is pending to every member."""
-        # Copies, since a write can report a full buffer, which moves that member out, and with the last one its cohort.
-        for cohort in tuple(self.cohorts.values()):
-            if cohort.pending:
-                joined = cohort.take()
-                for write in tuple(cohort.writes.values()):
-                    write(joined)
-
-    def subscriptions(self) -> Iterator[Subscription]:
-        """Yield every subscription, whatever its state."""
-        for cohort in self.cohorts.values():
-            for client in tuple(cohort.writes):
-                subscription = client.session.subscriptions.get(self.channel)
-                if subscription is not None:
-                    yield subscription
-        if self.held:
-            yield from tuple(self.held.values())
-
-
-class Hub:
-    """All connections and rooms of this process."""
 
     def __init__(self, *, write_delay: float = 0) -> None:
         self.clients: dict[str, Client] = {}
         self.users: dict[str, dict[str, Client]] = {}
         self.rooms: dict[str, Room] = {}
         self.deliveries = 0
+        self.patches = Patches()
+        self.filtered = 0
+        self.patched = 0
+        self.bytes_saved = 0
         self.loop: asyncio.AbstractEventLoop | None = None
         self._write_delay = write_delay
         self._dirty: list[Room] = []
@@ -193,30 +140,33 @@ class Hub:
         subscription.buffer = []
         self._keep_held(room, subscription)
         room.size += 1
+        if subscription.options.delta:
+            room.deltas += 1
         return is_first
 
     def go_live(self, subscription: Subscription, position: StreamPosition | None) -> None:
         """
         Join the others after the reply is written.
 
-        ``position`` is what the client has, for a positioned subscription. What was held back beyond it (and what
-        has no offset) is written first.
+        ``position`` is what the client has, for a positioned subscription. What was held back beyond it (while other
+        channels of a connect were being subscribed), and what has no offset, is written first.
         """
         room = self.rooms[subscription.channel]
         client = subscription.client
         held_back, subscription.buffer = subscription.buffer, None
         assert room.held is not None
         subscription.state = HELD
-        if position is None:
-            for publication, _ in held_back or ():
-                self._write_alone(subscription, publication)
-        else:
+        if position is not None:
             subscription.ahead = position.offset
-            for publication, at in held_back or ():
-                if not at.offset:
-                    self._write_alone(subscription, publication)
             if room.epoch is None or (room.offset <= position.offset and not room.positioned):
                 room.offset, room.epoch = position.offset, position.epoch
+        for delivery in held_back or ():
+            if position and delivery.position.offset and delivery.position.epoch != position.epoch:
+                client.lose_state(subscription)
+            else:
+                self._deliver_alone(subscription, delivery)
+            if subscription.state is not HELD:
+                return  # what was held back can't be continued with
         if subscription.options.push_join_leave:
             room.joiners = room.joiners or {}
             room.joiners[client] = subscription
@@ -239,8 +189,12 @@ class Hub:
         if room is None or state in (SubscriptionState.RESERVED, ENDED):
             return False
         client = subscription.client
+        if subscription.options.delta:
+            room.deltas -= 1
+            if not room.deltas:
+                room.digest = None
         if state is LIVE:
-            self._leave_cohort(room, client)
+            self._leave_cohort(room, subscription)
         elif room.held is not None:
             room.held.pop(client, None)
         if room.positioned:
@@ -258,16 +212,25 @@ class Hub:
         for subscription in client.session.subscriptions.values():
             if subscription.state is LIVE:
                 room = self.rooms[subscription.channel]
-                self._leave_cohort(room, client)
-                subscription.state = HELD
-                subscription.ahead = room.offset
-                self._keep_held(room, subscription)
+                self._leave_cohort(room, subscription)
+                self._keep_alone(room, subscription)
 
     def resume(self, client: Client) -> None:
         """Take a reader that has caught up back in."""
         for subscription in client.session.subscriptions.values():
             if subscription.state is HELD:
                 self._step_in(self.rooms[subscription.channel], subscription)
+
+    def change_filter(self, subscription: Subscription, tags_filter: TagsFilter | None) -> None:
+        """Give a subscription another filter, for what is published from now on."""
+        room = self.rooms.get(subscription.channel)
+        if room is not None and subscription.state is LIVE:
+            self._leave_cohort(room, subscription)
+            self._keep_alone(room, subscription)
+            subscription.tags_filter = tags_filter
+            self._step_in(room, subscription)
+        else:
+            subscription.tags_filter = tags_filter
 
     def _step_in(self, room: Room, subscription: Subscription) -> None:
         """Move a held subscription to its cohort if it is in step and its reader keeps up."""
@@ -277,10 +240,16 @@ class Hub:
         # What this client was answered in the same tick must leave before the cohort's writes, which
         # go straight to the transport.
         client.uncork()
+        if client.is_paused:  # what left just now filled its buffer
+            return
         room.flush()
-        cohort = room.cohorts.get(client.wire)
-        if cohort is None:
-            cohort = room.cohorts[client.wire] = Cohort(client.wire, room.channel)
+        if subscription.options.delta or subscription.tags_filter is not None:
+            cohort = self._variant(room, self._key_of(room, subscription))
+        else:
+            plain = room.cohorts.get(client.wire)
+            if plain is None:
+                plain = room.cohorts[client.wire] = Cohort(client.wire, room.channel)
+            cohort = plain
         cohort.writes[client] = client.direct_write
         if room.held is not None:
             room.held.pop(client, None)
@@ -288,13 +257,63 @@ class Hub:
                 room.held = None
         subscription.state = LIVE
 
-    def _leave_cohort(self, room: Room, client: Client) -> None:
+    @staticmethod
+    def _key_of(room: Room, subscription: Subscription) -> CohortKey:
+        """Say which variant a subscription that steps in belongs to."""
+        form = _form_of(subscription)
+        if form is Form.IN_STEP and subscription.base != room.offset:
+            form = Form.FRESH
+        return subscription.client.wire, form, subscription.tags_filter
+
+    @staticmethod
+    def _variant(room: Room, key: CohortKey) -> Cohort:
+        if room.variants is None:
+            room.variants = {}
+        cohort = room.variants.get(key)
+        if cohort is None:
+            wire, form, tags_filter = key
+            cohort = room.variants[key] = Cohort(wire, room.channel, form, tags_filter)
+        return cohort
+
+    def _leave_cohort(self, room: Room, subscription: Subscription) -> None:
+        """Take a live subscription out of its cohort, with what is pending for it."""
+        client = subscription.client
+        if subscription.options.delta or subscription.tags_filter is not None:
+            self._leave_variant(room, subscription)
+            return
         cohort = room.cohorts[client.wire]
+        self._leave(cohort, client)
+        if not cohort.writes:
+            del room.cohorts[client.wire]
+
+    def _leave_variant(self, room: Room, subscription: Subscription) -> None:
+        client = subscription.client
+        assert room.variants is not None
+        form = _form_of(subscription)
+        key = client.wire, form, subscription.tags_filter
+        if form is Form.IN_STEP:
+            in_step = room.variants.get(key)
+            if in_step is not None and client in in_step.writes:
+                subscription.base = room.offset
+            else:
+                key = client.wire, Form.FRESH, subscription.tags_filter
+                subscription.base = 0
+        cohort = room.variants[key]
+        self._leave(cohort, client)
+        if not cohort.writes:
+            del room.variants[key]
+
+    @staticmethod
+    def _leave(cohort: Cohort, client: Client) -> None:
         if cohort.pending and not client.is_closed:
             client.write(cohort.wire.separator.join(cohort.pending))
         del cohort.writes[client]
-        if not cohort.writes:
-            del room.cohorts[client.wire]
+
+    def _keep_alone(self, room: Room, subscription: Subscription) -> None:
+        """Hold a subscription that was live until now."""
+        subscription.state = HELD
+        subscription.ahead = room.offset
+        self._keep_held(room, subscription)
 
     @staticmethod
     def _keep_held(room: Room, subscription: Subscription) -> None:
@@ -304,8 +323,14 @@ class Hub:
 
     # --- delivery --------------------------------------------------------------------------------
 
-    def publish(self, channel: str, publication: Publication, position: StreamPosition) -> None:
-        """Deliver a publication to this process's subscribers."""
+    def publish(
+        self,
+        channel: str,
+        publication: Publication,
+        position: StreamPosition,
+        previous: Publication | None = None,
+    ) -> None:
+        """Deliver a publication to this process's subscribers; ``previous`` is there where patches are allowed."""
         room = self.rooms.get(channel)
         if room is None:
             return
@@ -315,21 +340,93 @@ class Hub:
                 room.offset = offset
             elif not self._advance(room, position):
                 return
-        if room.held:
-            for subscription in tuple(room.held.values()):
-                self._deliver_alone(room, subscription, publication, position)
-        if not room.cohorts:
+        if room.held or room.variants:
+            delivery = Delivery(publication, position, self._base(room, previous))
+            if room.deltas:
+                self._prepare_deltas(room, delivery)
+            if room.held:
+                for subscription in tuple(room.held.values()):
+                    self._deliver_alone(subscription, delivery)
+            if room.variants:
+                self._deliver_to_variants(room, delivery)
+        if room.cohorts:
+            for cohort in tuple(room.cohorts.values()):
+                try:
+                    cohort.pending.append(cohort.wire.encode_publication(cohort.head, publication))
+                except InvalidPayloadError:
+                    self._disconnect_all(cohort)
+                else:
+                    self.deliveries += len(cohort.writes)
+        elif not room.variants:
             return
-        for cohort in tuple(room.cohorts.values()):
-            try:
-                cohort.pending.append(cohort.wire.encode_publication(cohort.head, publication))
-            except InvalidPayloadError:
-                for client in tuple(cohort.writes):
-                    client.disconnect(*errors.INAPPROPRIATE_PROTOCOL)
-            else:
-                self.deliveries += len(cohort.writes)
         if not room.is_dirty:
             self._mark_dirty(room)
+
+    @staticmethod
+    def _disconnect_all(cohort: Cohort) -> None:
+        for client in tuple(cohort.writes):
+            client.disconnect(*errors.INAPPROPRIATE_PROTOCOL)
+
+    @staticmethod
+    def _base(room: Room, previous: Publication | None) -> Publication | None:
+        """
+        Return the publication before if it is the one that was delivered.
+
+        It is not where a master died before its replica had everything: what is stored under an offset may then be
+        something else than what subscribers have under it.
+        """
+        if previous is None or not room.deltas:
+            return None
+        if room.digest is not None and room.digest != hash(bytes(previous.data)):
+            return None
+        return previous
+
+    def _prepare_deltas(self, room: Room, delivery: Delivery) -> None:
+        if delivery.position.offset:
+            room.digest = hash(bytes(delivery.publication.data))
+        elif room.variants:
+            # An SDK takes what it received last as the base, and what is stored is not that. Before anybody gets it,
+            # since a full buffer can move subscribers from one place to another.
+            self._turn(room, Form.IN_STEP, Form.FRESH)
+
+    def _deliver_to_variants(self, room: Room, delivery: Delivery) -> None:
+        assert room.variants is not None
+        for cohort in tuple(room.variants.values()):
+            count = len(cohort.writes)
+            if cohort.tags_filter is not None and not delivery.passes(cohort.tags_filter):
+                self.filtered += count
+                continue
+            try:
+                message = delivery.message(cohort.wire, cohort.head, cohort.form)
+            except InvalidPayloadError:
+                self._disconnect_all(cohort)
+                continue
+            cohort.pending.append(message)
+            self.deliveries += count
+            if cohort.form is Form.IN_STEP and delivery.saved:
+                self.patched += count
+                self.bytes_saved += count * delivery.saved
+        if room.deltas and delivery.position.offset:
+            self._turn(room, Form.FRESH, Form.IN_STEP)
+
+    def _turn(self, room: Room, form: Form, into: Form) -> None:
+        """Move all subscribers of one stage to another, those of each wire together."""
+        variants = room.variants
+        assert variants is not None
+        turning = [cohort for cohort in variants.values() if cohort.form is form]
+        if any((cohort.wire, into, cohort.tags_filter) in variants for cohort in turning):
+            room.flush()  # what is pending differs
+        for cohort in turning:
+            if not cohort.writes:
+                continue  # a flush that met a full buffer moved the last one out
+            del variants[cohort.wire, form, cohort.tags_filter]
+            key = (cohort.wire, into, cohort.tags_filter)
+            there = variants.get(key)
+            if there is None:
+                cohort.form = into
+                variants[key] = cohort
+            else:
+                there.writes.update(cohort.writes)
 
     def _advance(self, room: Room, position: StreamPosition) -> bool:
         """
@@ -356,17 +453,12 @@ class Hub:
             for subscription in tuple((room.positioned or {}).values()):
                 subscription.client.lose_state(subscription)
 
-    def _deliver_alone(
-        self,
-        room: Room,
-        subscription: Subscription,
-        publication: Publication,
-        position: StreamPosition,
-    ) -> None:
+    def _deliver_alone(self, subscription: Subscription, delivery: Delivery) -> None:
         if subscription.state is HOLDING:
             assert subscription.buffer is not None
-            subscription.buffer.append((publication, position))
+            subscription.buffer.append(delivery)
             return
+        position = delivery.position
         if position.offset and subscription.is_positioned:
             if position.offset <= subscription.ahead:
                 if position.offset == subscription.ahead:
@@ -377,23 +469,40 @@ class Hub:
                 subscription.client.lose_state(subscription)
                 return
             subscription.ahead = position.offset
-        self._write_alone(subscription, publication)
+        tags_filter = subscription.tags_filter
+        if tags_filter is not None and not delivery.passes(tags_filter):
+            self.filtered += 1
+            return
+        self._write_alone(subscription, delivery)
+
+    def count_patches(self, count: int, saved: int) -> None:
+        """Add patches that were sent with a reply, and the bytes that they save."""
+        self.patched += count
+        self.bytes_saved += saved
 
     def _catch_up(self, subscription: Subscription) -> None:
         room = self.rooms.get(subscription.channel)
         if subscription.state is HELD and room is not None:
             self._step_in(room, subscription)
 
-    def _write_alone(self, subscription: Subscription, publication: Publication) -> None:
+    def _write_alone(self, subscription: Subscription, delivery: Delivery) -> None:
         client = subscription.client
         wire = client.wire
         head = wire.publication_head(subscription.channel)
+        offset = delivery.position.offset
+        form = _form_of(subscription)
+        if form is Form.IN_STEP and not 0 < subscription.base == offset - 1:
+            form = Form.FRESH
+        subscription.base = offset
         try:
-            message = wire.encode_publication(head, publication)
+            message = delivery.message(wire, head, form)
         except InvalidPayloadError:
             client.disconnect(*errors.INAPPROPRIATE_PROTOCOL)
             return
         self.deliveries += 1
+        if form is Form.IN_STEP and delivery.saved:
+            self.patched += 1
+            self.bytes_saved += delivery.saved
         client.write_checked(message)
 
     def join(self, channel: str, info: ClientInfo) -> None:
@@ -441,3 +550,12 @@ class Hub:
         if channels is None:
             return list(self.rooms.values())
         return [self.rooms[name] for name in channels if name in self.rooms]
+
+
+def _form_of(subscription: Subscription) -> Form:
+    """Say what a subscription gets once it has a base for patches."""
+    if not subscription.options.delta:
+        return Form.PLAIN
+    if subscription.tags_filter is not None or not subscription.is_positioned:
+        return Form.WHOLE
+    return Form.IN_STEP

@@ -387,6 +387,9 @@ class Node:
         return {
             "centrifugo.node.messages_sent_count.type.publication": float(self.publications),
             "centrifugo.broadcast.publications_delivered": float(self.hub.deliveries),
+            "centrifugo.broadcast.delta_publications_delivered": float(self.hub.patched),
+            "centrifugo.broadcast.delta_bytes_saved": float(self.hub.bytes_saved),
+            "centrifugo.broadcast.tags_filter_dropped_publications": float(self.hub.filtered),
         }
 
     # --- what the broker tells (BrokerEvents) ----------------------------------------------------
@@ -405,7 +408,7 @@ class Node:
         lag = self.options.client.channel_position_max_time_lag
         if lag and published_at and position.offset and self.clock() - published_at > lag:
             self.hub.lose_room(channel)
-        self.hub.publish(channel, publication, position)
+        self.hub.publish(channel, publication, position, previous)
 
     def on_join(self, channel: str, info: ClientInfo) -> None:
         """Tell subscribers that somebody came."""

@@ -43,7 +43,7 @@ def decode_commands(frame: bytes) -> Iterable[Command]:
 
     Raises:
         MalformedFrame: The frame is empty or no UTF-8 (a binary frame may be anything), or a line is not one JSON
-            object of the right types.
+            object of the right types, or is nested deeper than can be read.
 
     """
     if not frame.isascii():
@@ -124,7 +124,7 @@ def check_payload(data: Raw) -> None:
         _raw.decode(text)
         if not text.isascii():
             text.decode()
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidPayloadError from error
 
 
@@ -140,6 +140,8 @@ def _decode(message_type: type[T], text: bytes) -> T:
     decode: Callable[[bytes], T] = _decoder(message_type).decode
     try:
         return decode(text)
+    except RecursionError as error:  # some 1,000 levels
+        raise MalformedFrame from error
     except (msgspec.MsgspecError, UnicodeDecodeError):
         # An unknown field, a name in another case or a null: read it again as the reference would.
         try:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from realtime.protocol.messages import Publication, StreamPosition
+from realtime.session.tags_filter import TagsFilter
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,23 +47,37 @@ def recover_stream(
 
 
 def recover_cache(
-    latest: Publication | None, top: StreamPosition, asked: StreamPosition
+    newest: Sequence[Publication],
+    top: StreamPosition,
+    asked: StreamPosition,
+    tags_filter: TagsFilter | None = None,
 ) -> Recovery:
     """
     Decide a recovery in cache mode, where only the newest publication matters.
 
     Args:
-        latest: The newest stored publication, if any.
+        newest: The newest stored publications, descending; one is enough without a filter.
         top: The stream's position at the same moment.
         asked: The client's position, which spares it the publication that it has already.
+        tags_filter: What the subscriber wants; where nothing passes it is as if nothing was stored.
 
     """
     has_it = 0 < asked.offset == top.offset and asked.epoch == top.epoch
-    if latest is None:
+    wanted = passing(newest, tags_filter)
+    if not wanted:
         return Recovery(recovered=has_it)
-    if latest.offset != top.offset:
+    if newest[0].offset != top.offset:
         return NOT_RECOVERED
-    return Recovery(recovered=True, publications=() if has_it else (latest,))
+    return Recovery(recovered=True, publications=() if has_it else (wanted[0],))
+
+
+def passing(
+    publications: Sequence[Publication], tags_filter: TagsFilter | None
+) -> Sequence[Publication]:
+    """Return those that a filter lets through, in their order."""
+    if tags_filter is None:
+        return publications
+    return [each for each in publications if tags_filter.passes_tags(each.tags)]
 
 
 def merge_publications(

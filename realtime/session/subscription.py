@@ -18,13 +18,14 @@ from __future__ import annotations
 import enum
 from typing import TYPE_CHECKING, Any
 
-from realtime.protocol.messages import EMPTY, Publication, StreamPosition
+from realtime.protocol.messages import EMPTY
 
 
 if TYPE_CHECKING:
     from msgspec import Raw
 
     from realtime.session.permissions import GrantedOptions, SubscriptionSource
+    from realtime.session.tags_filter import TagsFilter
 
 
 class SubscriptionState(enum.IntEnum):
@@ -47,14 +48,18 @@ class Subscription:
         options: What was granted at subscribe time; later changes of the namespace do not touch it.
         info: ``chan_info`` of this subscription.
         expire_at: Unix seconds, 0 for never.
+        tags_filter: Which publications it gets; ``None`` is all of them.
+        own_filter: The client's part of it.
+        base: While ``HELD``: the offset of the publication that a patch may be made for, 0 if there is none.
         ahead: While ``HELD``: publications up to this offset have been sent already.
-        buffer: While ``HOLDING``: what arrived, with its position.
+        buffer: While ``HOLDING``: what arrived, in order.
         ends_with: Set by who wants to end it while it is still beginning: unsubscribe code and reason.
 
     """
 
     __slots__ = (
         "ahead",
+        "base",
         "buffer",
         "channel",
         "checked_at",
@@ -64,8 +69,10 @@ class Subscription:
         "info",
         "is_server_side",
         "options",
+        "own_filter",
         "source",
         "state",
+        "tags_filter",
     )
 
     options: GrantedOptions
@@ -79,8 +86,11 @@ class Subscription:
         self.info: Raw = EMPTY
         self.expire_at = 0
         self.ahead = 0
+        self.base = 0
+        self.tags_filter: TagsFilter | None = None
+        self.own_filter: TagsFilter | None = None
         self.checked_at = 0.0
-        self.buffer: list[tuple[Publication, StreamPosition]] | None = None
+        self.buffer: list[Any] | None = None  # of realtime.node.rooms.Delivery
         self.ends_with: tuple[int, str] | None = None
 
     @property

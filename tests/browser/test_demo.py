@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
+from pathlib import Path
 
+import jwt
 import pytest
 from selenium.webdriver.common.by import By
 
 from tests.browser.conftest import Page
-from tests.live.harness import API_KEY, Server, manage
+from tests.live.harness import API_KEY, HMAC_KEY, ROOT, Server, manage
 
 
 pytestmark = pytest.mark.browser
@@ -125,6 +128,43 @@ def test_a_dropped_connection_loses_nothing(demo: Page, demo_server: Server) -> 
     assert bars == list(range(bars[0], bars[0] + len(bars)))
     assert demo.driver.find_elements(By.CSS_SELECTOR, "#wire rect.recovered")
     assert demo.text("reconnects") == "1 time"
+
+
+def test_a_document_is_sent_as_what_differs_until_the_switch_says_otherwise(demo: Page) -> None:
+    """The page shows the whole board either way, and what came for it."""
+    demo.wait(lambda: "saved by" in demo.text("saving"))
+    rows = demo.driver.find_elements(By.CSS_SELECTOR, "#rows li")
+    assert len(rows) == 24
+    demo.wait(lambda: float(demo.text("saving").partition(" %")[0].rpartition(" ")[2]) > 30)
+
+    demo.driver.find_element(By.ID, "delta").click()
+
+    demo.wait(lambda: "each of them whole" in demo.text("saving"))
+    demo.driver.find_element(By.ID, "delta").click()
+    demo.wait(lambda: "saved by" in demo.text("saving"))
+    assert demo.errors() == []
+
+
+def test_the_page_of_the_live_document_shows_it_and_its_changes(
+    page: Page, demo_server: Server, web_root: tuple[Path, str]
+) -> None:
+    """``examples/live-document/index.html``, from another origin than the server's."""
+    folder, address = web_root
+    shutil.copy(ROOT / "examples" / "live-document" / "index.html", folder)
+    # The feed beside the server has begun, so that it can be ended after this test.
+    page.wait(lambda: demo_server.call("history", channel="demo:board", limit=0)["offset"])
+    user = jwt.encode({"sub": "me"}, HMAC_KEY, algorithm="HS256")
+    text = "A paragraph that stays. " * 20
+    demo_server.publish("demo:document", {"name": "notes.md", "text": text})
+    page.open(f"{address}/index.html?server={demo_server.url}&token={user}")
+    page.wait_for("text", text.strip())
+
+    for change in ("one", "two", "three"):
+        demo_server.publish("demo:document", {"name": "notes.md", "text": f"{text}{change}"})
+
+    page.wait_for("text", "three")
+    page.wait_for("traffic", "in 2 patches")
+    assert page.errors() == []
 
 
 def test_two_tabs_see_each_other(

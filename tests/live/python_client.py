@@ -176,6 +176,8 @@ class Driver:
         recoverable: bool = False,
         positioned: bool = False,
         join_leave: bool = False,
+        delta: str = "",
+        tf: dict[str, Any] | None = None,
     ) -> None:
         subscription = self.client.new_subscription(
             channel,
@@ -189,6 +191,8 @@ class Driver:
             recoverable=recoverable,
             positioned=positioned,
             join_leave=join_leave,
+            delta=centrifuge.DeltaType(delta) if delta else None,
+            tags_filter=centrifuge.FilterNode(tf) if tf else None,
         )
         self.subscriptions[channel] = subscription
         await subscription.subscribe()
@@ -204,8 +208,9 @@ class Driver:
         await self.client.connect()
 
     async def kill(self) -> None:
-        """End the socket without a close frame, as when a cable is pulled."""
-        self.client._conn.transport.abort()
+        """End the socket, if there is one, without a close frame, as when a cable is pulled."""
+        if self.client._conn is not None:
+            self.client._conn.transport.abort()
 
     async def token(self, token: str = "", refuse: bool = False) -> None:
         waiter = self.token_waiters.pop(0)

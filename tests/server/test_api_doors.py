@@ -740,7 +740,10 @@ def state_cases() -> Iterator[Case]:
             b'"metrics":{"interval":60,"items":{"centrifugo.node.num_clients":0,"centrifugo.node.num_users":0,'
             b'"centrifugo.node.num_channels":0,"centrifugo.node.num_subscriptions":0,'
             b'"centrifugo.node.messages_sent_count.type.publication":0,'
-            b'"centrifugo.broadcast.publications_delivered":0}},"num_subs":0}]}'
+            b'"centrifugo.broadcast.publications_delivered":0,'
+            b'"centrifugo.broadcast.delta_publications_delivered":0,'
+            b'"centrifugo.broadcast.delta_bytes_saved":0,'
+            b'"centrifugo.broadcast.tags_filter_dropped_publications":0}},"num_subs":0}]}'
         ),
     )
 

@@ -60,6 +60,8 @@ class Command(BaseCommand):
             history_size=100,
             history_ttl=300.0,
             force_recovery=True,
+            allowed_delta_types=["fossil"],
+            delta_publish=True,
         )
         self.stdout.write(
             f"Created the namespace {DEMO_NAMESPACE!r}, open to everybody who connects."

@@ -12,8 +12,9 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandParser
 
+from realtime.demo.board import Board
 from realtime.demo.feed import Feed
-from realtime.demo.namespace import SYSTEM_CHANNEL
+from realtime.demo.namespace import BOARD_CHANNEL, SYSTEM_CHANNEL
 from realtime.demo.system import SystemMeter
 from realtime.shortcuts import publish
 
@@ -49,7 +50,8 @@ class Command(BaseCommand):
     """Publish this machine's load, memory and network from a process of its own, as a backend service would."""
 
     help = (
-        f"Publish this machine's load, memory and network to {SYSTEM_CHANNEL} once a second. "
+        f"Publish this machine's load, memory and network to {SYSTEM_CHANNEL} once a second, and a "
+        f"document that changes to {BOARD_CHANNEL}. "
         "It runs beside the server, outlives the server's restarts, and ends on SIGTERM or Ctrl-C."
     )
 
@@ -67,9 +69,15 @@ class Command(BaseCommand):
 
     def handle(self, *_: Any, **options: Any) -> None:
         """Publish until told to stop."""
+        board = Board(seed=time.time_ns())
+
+        def publish_both(measurement: dict[str, Any]) -> None:
+            publish(SYSTEM_CHANNEL, measurement)
+            publish(BOARD_CHANNEL, board.step())
+
         feed = Feed(
             SystemMeter().read,
-            lambda data: publish(SYSTEM_CHANNEL, data),
+            publish_both,
             interval=options["interval"],
             monotonic=time.monotonic,
             sleep=time.sleep,

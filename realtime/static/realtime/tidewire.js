@@ -93,6 +93,12 @@ const MAX_DELAY = 2 ** 31 - 1;
  * @property {boolean} [positioned]
  * @property {boolean} [joinLeave]                      Ask for "join" and "leave".
  * @property {object} [filter]                          Tags filter: only publications that pass it.
+ * @property {boolean} [delta]                          Ask for patches where a document changes a little; not with a filter.
+ *
+ * @typedef {object} Traffic
+ * @property {number} documents         Bytes of all documents that were delivered
+ * @property {number} received          and what of them came over the wire.
+ * @property {number} patches           How many came as patches.
  *
  * @typedef {object} ClientEvents
  * @property {Cause} connecting
@@ -451,6 +457,9 @@ export class Subscription extends Machine {
   #isSent = false;
   /** @type {any} */ #retry = 0;
   /** @type {Position | null} */ #position;
+  #hasDelta = false;
+  /** @type {Uint8Array} */ #base = new Uint8Array();
+  /** Counted where there are deltas. @type {Traffic} */ traffic = { documents: 0, received: 0, patches: 0 };
 
   /** @param {string} channel  @param {SubscriptionOptions} options  @param {Port} port */
   constructor(channel, options, port) {
@@ -571,9 +580,10 @@ export class Subscription extends Machine {
 
   #request() {
     const { data, recoverable, positioned, joinLeave, filter } = this.#options;
+    const delta = this.#options.delta ? "fossil" : undefined;
     const recovery = this.#position && { recover: true, ...this.#position };
     const token = this.#credential.token || undefined;
-    return { channel: this.channel, token, data, recoverable, positioned, join_leave: joinLeave, tf: filter, ...recovery };
+    return { channel: this.channel, token, data, recoverable, positioned, join_leave: joinLeave, tf: filter, delta, ...recovery };
   }
 
   /** @param {any} result */
@@ -581,6 +591,7 @@ export class Subscription extends Machine {
     const attempt = this.#attempt;
     this.#attempts = 0;
     this.#position = positionOf(result);
+    this.#hasDelta = !!result.delta;
     this.#credential.renewAfter(result, () => this.#refresh());
     this.enter("subscribed", subscribedOf(this.channel, result));
     for (const pub of result.publications ?? []) {
@@ -617,8 +628,30 @@ export class Subscription extends Machine {
 
   /** @param {any} pub  @param {boolean} recovered */
   #deliver(pub, recovered) {
+    if (this.#hasDelta) {
+      try {
+        pub = this.#documentOf(pub);
+      } catch (error) {
+        // The position stays, so that the next connection brings this one again, whole.
+        this.emit("error", asError(error));
+        this.#port.restart(CONNECTION_LOST, "a patch does not fit");
+        return;
+      }
+    }
     this.#position = advance(this.#position, pub);
     this.emit("publication", publicationOf(this.channel, pub, recovered));
+  }
+
+  /** What comes is the document's text, or a patch to the one before. @param {any} pub */
+  #documentOf({ delta, ...pub }) {
+    const text = utf8.encode(pub.data);
+    const document = delta ? applyDelta(this.#base, text) : text;
+    const data = JSON.parse(delta ? new TextDecoder().decode(document) : pub.data);
+    this.#base = document;
+    this.traffic.received += text.length;
+    this.traffic.documents += document.length;
+    if (delta) this.traffic.patches++;
+    return { ...pub, data };
   }
 
   async #refresh() {
@@ -946,6 +979,53 @@ export class Tidewire extends Machine {
   };
 
   #onOffline = () => this.#wire?.close(CONNECTION_LOST, "network offline");
+}
+
+const utf8 = new TextEncoder();
+const DIGITS = utf8.encode("0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ_abcdefghijklmnopqrstuvwxyz~");
+const [AT, COLON, SEMICOLON] = utf8.encode("@:;");
+
+/**
+ * Make a document of the one before and a Fossil delta: its size, copies of the base and new bytes, a checksum.
+ *
+ * @param {Uint8Array} base  @param {Uint8Array} delta  @returns {Uint8Array}
+ */
+function applyDelta(base, delta) {
+  let at = 0;
+  const number = () => {
+    for (let value = 0; ; at++) {
+      const digit = DIGITS.indexOf(delta[at]);
+      if (digit < 0) return value;
+      value = value * 64 + digit;
+    }
+  };
+  const target = new Uint8Array(number());
+  let end = 0;
+  at++;
+  for (;;) {
+    const count = number();
+    const operator = delta[at++];
+    if (operator === AT) {
+      const from = number();
+      target.set(base.subarray(from, from + count), end);
+      at++;
+    } else if (operator === COLON) {
+      target.set(delta.subarray(at, at + count), end);
+      at += count;
+    } else if (operator === SEMICOLON && end === target.length && checksum(target) === count) {
+      return target;
+    } else {
+      throw new Error("malformed delta, or one for another document");
+    }
+    end += count;
+  }
+}
+
+/** The sum of big-endian words of 32 bits. @param {Uint8Array} bytes */
+function checksum(bytes) {
+  let sum = 0;
+  bytes.forEach((byte, index) => (sum = (sum + (byte << (24 - 8 * (index & 3)))) >>> 0));
+  return sum;
 }
 
 /** @param {any} result  @returns {Position | null} */

@@ -540,3 +540,43 @@ test("turns http URLs into WebSocket ones", async () => {
 
   assert.deepEqual(urls, ["ws://example.org/connection/websocket", "wss://example.org/c", "wss://example.org/c"]);
 });
+
+const documents = [1, 2, 3].map((n) => JSON.stringify({ text: "Der Absatz bleibt: äöü€😀. ".repeat(4), n }));
+// Made by the server's encoder.
+const patches = ["2P\n2N@0,2:2}26LO9T;", "2P\n2N@0,2:3}26LO9U;"];
+
+test("makes documents of patches, recovers, and asks anew for what does not fit", async () => {
+  const client = await connected();
+  server.answers.subscribe = ({ recover, offset }, peer) => {
+    peer.channels.add("doc");
+    const publications = recover ? [{ data: documents[offset], offset: offset + 1 }] : [];
+    return { result: { recoverable: true, epoch: "e", offset: recover ? offset : 0, recovered: recover, delta: true, publications } };
+  };
+  const doc = client.subscribe("doc", { delta: true });
+  const arrived = next(doc, "publication", 3);
+  await doc.ready();
+
+  server.push("doc", { pub: { data: documents[0], offset: 1 } });
+  server.push("doc", { pub: { data: patches[0], offset: 2, delta: true } });
+  server.push("doc", { pub: { data: patches[1].replace(/3/, "4"), offset: 3, delta: true } });
+
+  const [error, publications] = await Promise.all([next(doc, "error"), arrived]);
+  assert.match(error.message, /malformed delta/);
+  assert.deepEqual(publications.map(({ data }) => data.n), [1, 2, 3]);
+  assert.deepEqual(publications.map(({ recovered }) => recovered), [false, false, true]);
+  assert.equal("delta" in publications[1], false);
+  assert.equal(server.commands.find(({ subscribe }) => subscribe).subscribe.delta, "fossil");
+  assert.equal(doc.traffic.patches, 1);
+  assert.equal(doc.traffic.documents, documents.join("").length + 3 * 4 * (3 + 2 + 2));
+  assert.ok(doc.traffic.received < doc.traffic.documents);
+});
+
+test("leaves publications alone where deltas were not granted", async () => {
+  const client = await connected();
+  const doc = client.subscribe("doc", { delta: true });
+  await doc.ready();
+
+  server.publish("doc", { n: 1 });
+
+  assert.deepEqual((await next(doc, "publication")).data, { n: 1 });
+});

@@ -106,7 +106,7 @@ const subscribed = (c) => ({
   data: unpack(c.data),
 });
 
-function subscribe({ channel, token, get_token, recoverable, positioned, join_leave, since, delta }) {
+function subscribe({ channel, token, get_token, recoverable, positioned, join_leave, since, delta, tf }) {
   const subscription = client.newSubscription(channel, {
     token: token ?? '',
     getToken: get_token ? askForToken('subscription') : null,
@@ -117,6 +117,7 @@ function subscribe({ channel, token, get_token, recoverable, positioned, join_le
     minResubscribeDelay: 50,
     maxResubscribeDelay: 500,
     ...(delta ? { delta } : {}),
+    ...(tf ? { tagsFilter: tf } : {}),
   });
   subscriptions.set(channel, subscription);
   subscription.on('subscribing', (c) => emit('subscribing', { channel, code: c.code, reason: c.reason }));
@@ -147,6 +148,7 @@ const operations = {
     await client.publish(channel, pack(data));
     return {};
   },
+  patches: ({ channel }) => subscriptions.get(channel).deltaStats().numDeltaPayloads,
   presence: async ({ channel }) => {
     const { clients } = await client.presence(channel);
     return Object.fromEntries(Object.entries(clients).map(([key, value]) => [key, info(value)]));

@@ -811,4 +811,19 @@ def test_pro_claims_are_ignored() -> None:
     claims = {"caps": [{"channels": ["a"], "allow": ["pub"]}], "labels": {"a": "b"}}
 
     assert connection(claims).user == ""
-    assert subscription({"channel": "c", "allow": ["pub"], "server_tags_filter": {}}).user == ""
+    assert subscription({"channel": "c", "allow": ["pub"], "server_tags_filter": None}).user == ""
+
+
+def test_a_tags_filter_is_read_or_makes_the_token_invalid() -> None:
+    """In a subscription token and in a connection token's subs; a mistake in it must not open the channel."""
+    wanted = {"key": "kind", "cmp": "eq", "val": "a"}
+
+    found = subscription({"channel": "c", "server_tags_filter": wanted}).tags_filter
+    of_subs = connection({"subs": {"c": {"server_tags_filter": wanted}}}).subs["c"].tags_filter
+
+    assert found is not None
+    assert found is of_subs
+    assert found.passes_tags({"kind": "a"})
+    for malformed in ({}, {"op": "and"}, "kind", {"key": "kind", "cmp": "eq", "val": 1}):
+        with pytest.raises(TokenInvalid):
+            subscription({"channel": "c", "server_tags_filter": malformed})

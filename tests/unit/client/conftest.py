@@ -16,7 +16,7 @@ from realtime.engines.memory import MemoryEngine
 from realtime.namespaces.options import ChannelOptions
 from realtime.namespaces.table import NamespaceTable
 from realtime.node.node import Node
-from realtime.protocol.wire import ASGI_JSON
+from realtime.protocol.wire import ASGI_JSON, Wire
 from realtime.session.session import Session
 
 
@@ -49,6 +49,30 @@ NAMESPACES = {
         force_recovery=True,
         force_recovery_mode="cache",
         auto_cache_recover=True,
+        allow_subscribe_for_client=True,
+        allow_subscribe_for_anonymous=True,
+    ),
+    "doc": ChannelOptions(
+        history_size=20,
+        history_ttl=60,
+        allow_recovery=True,
+        allow_positioning=True,
+        allowed_delta_types=("fossil",),
+        delta_publish=True,
+        allow_tags_filter=True,
+        allow_subscribe_for_client=True,
+        allow_subscribe_for_anonymous=True,
+        allow_history_for_subscriber=True,
+        allow_history_for_anonymous=True,
+    ),
+    "cachedoc": ChannelOptions(
+        history_size=20,
+        history_ttl=60,
+        force_recovery=True,
+        force_recovery_mode="cache",
+        allowed_delta_types=("fossil",),
+        delta_publish=True,
+        allow_tags_filter=True,
         allow_subscribe_for_client=True,
         allow_subscribe_for_anonymous=True,
     ),
@@ -94,13 +118,13 @@ class RecordingTransport:
 class Connection:
     """A client in a test: ``send`` commands, read what came back."""
 
-    def __init__(self, node: Node, client_id: str, **facts: Any) -> None:
+    def __init__(self, node: Node, client_id: str, wire: Wire = ASGI_JSON, **facts: Any) -> None:
         self.node = node
         self.transport = RecordingTransport()
         self.client = Client(
             node,
             Session(client_id),
-            ASGI_JSON,
+            wire,
             self.transport,
             transport_name="websocket",
             **facts,

@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Raw
 
-from realtime.protocol.messages import Publication, StreamPosition
+from realtime.protocol.messages import FilterNode, Publication, StreamPosition
 from realtime.session.recovery import merge_publications, recover_cache, recover_stream
+from realtime.session.tags_filter import make_filter
 
 
 def pubs(*offsets):
@@ -53,12 +54,33 @@ def test_a_stream_recovers_whole_or_not_at_all(read, top, asked, recovered):
 )
 def test_a_cache_brings_the_newest_or_nothing(latest, top, asked, recovered, sent):
     """Each row of the decision table."""
-    newest = pubs(latest)[0] if latest else None
+    newest = pubs(latest) if latest else []
 
     found = recover_cache(newest, StreamPosition(top, "e"), StreamPosition(*asked))
 
     assert found.recovered is recovered
     assert [pub.offset for pub in found.publications] == sent
+
+
+def test_a_filtered_cache_brings_the_newest_that_passes():
+    """Newest first; where nothing passes it is as if nothing was stored, and a stream without its top is no cache."""
+    wanted = make_filter(FilterNode(key="kind", cmp="eq", val="a"))
+    newest = [
+        Publication(data=Raw(b"{}"), offset=offset, tags={"kind": kind})
+        for offset, kind in ((4, "b"), (3, "a"), (2, "a"))
+    ]
+    top, asked = StreamPosition(4, "e"), StreamPosition(1, "e")
+
+    some = recover_cache(newest, top, asked, wanted)
+    none = recover_cache(newest[:1], top, asked, wanted)
+    nothing_new = recover_cache(newest[:1], top, top, wanted)
+    late = recover_cache(newest[1:], top, asked, wanted)
+
+    assert [pub.offset for pub in some.publications] == [3]
+    assert some.recovered
+    assert (none.recovered, none.publications) == (False, ())
+    assert (nothing_new.recovered, nothing_new.publications) == (True, ())
+    assert not late.recovered
 
 
 @given(top=st.integers(0, 40), cut=st.integers(0, 40), overlap=st.integers(0, 5))

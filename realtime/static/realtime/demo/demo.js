@@ -357,6 +357,57 @@ $("say").addEventListener("submit", async (event) => {
   }
 });
 
+// --- the document ------------------------------------------------------------------------------------------------
+
+const deltaSwitch = /** @type {HTMLInputElement} */ ($("delta"));
+/** @type {any} */ let board = null;
+/** Without deltas nothing counts for us. */
+let plainBytes = 0;
+let plainCount = 0;
+
+/** @param {any[]} departures */
+function drawBoard(departures) {
+  const rows = $("rows");
+  departures.forEach(({ to, at, gate, note }, index) => {
+    const row = rows.children[index] ?? rows.appendChild(document.createElement("li"));
+    [at, to, gate, note].forEach((text, column) => {
+      const cell = row.children[column] ?? row.appendChild(document.createElement("span"));
+      if (cell.textContent === text) return;
+      if (cell.textContent) cell.animate([{ background: "var(--sea-soft)" }, { background: "transparent" }], 1500);
+      cell.textContent = text;
+    });
+  });
+}
+
+function showSaving() {
+  const { documents, received, patches } = board.traffic;
+  if (patches) {
+    const share = (100 * (1 - received / documents)).toFixed(1);
+    say("saving", `${sizeOf(received)} came for ${sizeOf(documents)} of documents: ${share} % saved by ${plural(patches, "patch").replace("patchs", "patches")}.`);
+  } else if (documents) {
+    say("saving", "The first document came whole; what differs follows.");
+  } else if (plainCount) {
+    say("saving", `${sizeOf(plainBytes)} came for ${plural(plainCount, "document")}: each of them whole.`);
+  }
+}
+
+function watchBoard() {
+  board?.remove();
+  plainBytes = plainCount = 0;
+  board = tidewire.subscribe(config.board, { delta: deltaSwitch.checked });
+  board.on("publication", (/** @type {any} */ publication) => {
+    if (!board.traffic.documents) {
+      plainBytes += new TextEncoder().encode(JSON.stringify(publication.data)).length;
+      plainCount++;
+    }
+    if (isMeasured(publication)) drawBoard(publication.data.rows);
+    showSaving();
+  });
+}
+
+deltaSwitch.addEventListener("change", watchBoard);
+watchBoard();
+
 // --- the code to copy --------------------------------------------------------------------------------------------
 
 for (const button of document.querySelectorAll("[data-copy]")) {
