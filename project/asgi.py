@@ -26,7 +26,12 @@ from realtime import bootstrap  # noqa: E402
 from realtime.conf.loader import get_options  # noqa: E402
 from realtime.routing import StreamRoutes, direct_websockets, websocket_urlpatterns  # noqa: E402
 from realtime.servers.application import NodeApplication, refuse_unknown_path  # noqa: E402
-from realtime.servers.limits import frames_by_path, frames_settings, websocket_paths  # noqa: E402
+from realtime.servers.limits import (  # noqa: E402
+    frames_by_path,
+    frames_settings,
+    ignored_by_daphne,
+    websocket_paths,
+)
 from realtime.servers.ports import Ports  # noqa: E402
 
 
@@ -70,5 +75,6 @@ if "daphne.server" in sys.modules:
             start=application.start_early,
             drain=application.drain,
             stop=application.stop,
+            ignored=ignored_by_daphne(get_options()),
         )
     )

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -73,6 +73,7 @@ class DaphneHooks:
             before, since it listens on ports of its own.
         drain: Sends all clients away within so many seconds.
         stop: Stops the node.
+        ignored: What is asked for and has no effect here, for the log.
 
     """
 
@@ -81,6 +82,7 @@ class DaphneHooks:
     start: Callable[[], Awaitable[object]] = _nothing
     drain: Callable[[float], Awaitable[object]] = _nothing
     stop: Callable[[], Awaitable[object]] = _nothing
+    ignored: Sequence[str] = ()
 
 
 def _ignore(*_: object) -> None:
@@ -508,11 +510,12 @@ class FramesServer(Server):
 
     hooks = DaphneHooks()
     handshakes = Turns(_HANDSHAKES_PER_ROUND)
-    _is_ending = False
     _starting: asyncio.Future[None] | None = None
 
     def run(self) -> None:
         """Serve, with room for everybody who comes at once."""
+        for text in self.hooks.ignored:
+            logger.warning("no effect under Daphne: %s", text)
         self.endpoints = [_with_backlog(endpoint) for endpoint in self.endpoints]
         reactor.callWhenRunning(self._start)
         super().run()

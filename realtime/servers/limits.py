@@ -97,6 +97,19 @@ def unsupported_options(options: ProcessOptions) -> list[str]:
     return problems + missing_packages(options)
 
 
+def ignored_by_daphne(options: ProcessOptions) -> list[str]:
+    """Name the options that are on and have an effect under ``manage.py serve`` only, each with what to do instead."""
+    http = options.http_server
+    ignored = {
+        "http_server.tls: give Daphne an endpoint with TLS (-e ssl:443:privateKey=...:certKey=...)": http.tls.enabled,
+        "http_server.http3: use manage.py serve": http.http3.enabled,
+        "webtransport: use manage.py serve": options.webtransport.enabled,
+        "websocket.compression: use manage.py serve": options.websocket.compression,
+        "workers: start Daphne once for each": options.workers > 1,
+    }
+    return [text for text, is_on in ignored.items() if is_on]
+
+
 def _http3_problems(options: ProcessOptions) -> Iterator[str]:
     """Name what is in the way of HTTP/3."""
     http = options.http_server

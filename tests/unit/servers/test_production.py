@@ -24,6 +24,7 @@ from realtime.servers.limits import (
     endpoint_names,
     frames_by_path,
     frames_settings,
+    ignored_by_daphne,
     unsupported_options,
     websocket_paths,
 )
@@ -244,3 +245,24 @@ async def test_what_goes_around_uvicorns_application_believes_the_same_proxies()
     assert seen == [(("198.51.100.7", 0), "wss"), (("203.0.113.9", 1), "ws")]
     assert "127.0.0.1" in settings.trusted_proxies
     assert "203.0.113.9" not in settings.trusted_proxies
+
+
+def test_what_daphne_ignores_is_named() -> None:
+    """Nothing by default; each option that only ``serve`` honours, with a way out."""
+    assert ignored_by_daphne(ProcessOptions()) == []
+    options = msgspec.convert(
+        {
+            "http_server": {"tls": {"enabled": True}, "http3": {"enabled": True}},
+            "webtransport": {"enabled": True},
+            "websocket": {"compression": True},
+            "workers": 2,
+        },
+        ProcessOptions,
+    )
+    assert [text.partition(":")[0] for text in ignored_by_daphne(options)] == [
+        "http_server.tls",
+        "http_server.http3",
+        "webtransport",
+        "websocket.compression",
+        "workers",
+    ]
