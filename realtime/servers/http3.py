@@ -53,6 +53,8 @@ _STREAM_REJECTED = 0x3994BD84
 # Browsers look for it in the answer: the draft that they and aioquic speak.
 _DRAFT = (b"sec-webtransport-http3-draft", b"draft02")
 
+_LAST_DATAGRAMS_SECONDS = 0.3  # some round trips of a slow network
+
 
 class Http3Listener:
     """
@@ -101,6 +103,9 @@ class Http3Listener:
         deadline = asyncio.get_running_loop().time() + grace
         for connection in tuple(self._connections):
             await connection.until_idle(deadline)
+        if self._connections:
+            # The end of a connection takes back what has not arrived: a lost datagram gets time to be sent again.
+            await asyncio.sleep(_LAST_DATAGRAMS_SECONDS)
         for connection in tuple(self._connections):
             connection.end()
         servers, self._servers = self._servers, []

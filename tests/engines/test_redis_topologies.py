@@ -343,7 +343,7 @@ async def assert_nothing_was_lost_in_silence(
     """
     Each success is in the stream, in order and once; it was delivered, or the node was told of a loss.
 
-    ``may_roll_back``: Sentinel's new master lacks what the old one had taken and not yet sent to it, which Redis doesn't
+    ``may_roll_back``: the new master lacks what the old one had taken and not yet sent to it, which Redis doesn't
     wait for. What is missing so was delivered while the old one had it.
     """
     for channel in CHANNELS:
@@ -467,7 +467,8 @@ async def test_a_cluster_fails_over_under_publishing() -> None:
                 await asyncio.to_thread(cluster.wait_for_takeover, second)
                 await until_delivery_works(traffic, listener)
 
-            await assert_nothing_was_lost_in_silence(traffic, listener)
+            # Replication is asynchronous: a master that crashes may take with it what its replica never had.
+            await assert_nothing_was_lost_in_silence(traffic, listener, may_roll_back=True)
             await publisher.engine.broker.check()
             await listener.engine.broker.check()
 
