@@ -381,6 +381,10 @@ class Node:
             "centrifugo.node.num_users": float(hub.num_users),
             "centrifugo.node.num_channels": float(hub.num_channels),
             "centrifugo.node.num_subscriptions": float(hub.num_subs),
+            **{
+                f"centrifugo.client.connections_inflight.transport.{name}": float(count)
+                for name, count in Counter(each.transport_name for each in self.connections).items()
+            },
         }
 
     def _counters(self) -> dict[str, float]:

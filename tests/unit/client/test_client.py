@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import jwt
 import pytest
 from msgspec import Raw
@@ -453,3 +455,14 @@ async def test_what_is_no_utf8_is_malformed(connect, is_text):
 
     assert connection.closed == (3501, "bad request")
     assert connection.received() == []
+
+
+async def test_the_nodes_figures_count_connections_by_transport(node, clock):
+    """Renewed once per interval, with the node's tick."""
+    connections = [Connection(node, name) for name in ("a", "b")]
+    clock.now += node.options.node.info_metrics_aggregate_interval
+    await asyncio.sleep(1.2)
+    (this,) = await node.survey_nodes()
+
+    name = "centrifugo.client.connections_inflight.transport.websocket"
+    assert this.metrics[name] == len(connections)
