@@ -16,17 +16,14 @@ from realtime import bootstrap
 from realtime.client.client import Client
 from realtime.consumers.scopes import header, random_uuid, user_header
 from realtime.consumers.streaming import (
-    BodyError,
     Headers,
     Receive,
     Scope,
     Send,
     StreamTransport,
-    answer_preflight,
     cors_headers,
-    read_body,
-    refuse_method,
     respond,
+    take_post,
 )
 from realtime.node.emulation import UnknownNodeError
 from realtime.protocol import errors, json_codec, protobuf_codec
@@ -128,20 +125,10 @@ async def serve_session(
 async def emulation(scope: Any, receive: Any, send: Any) -> None:
     """``/emulation``: take commands for a session of any node."""
     node = await bootstrap.ensure_node()
-    cors = cors_headers(node, scope)
-    if scope["method"] == "OPTIONS":
-        await answer_preflight(send, cors)
-        return
-    if scope["method"] != "POST":
-        await refuse_method(send, cors, b"POST", b"OPTIONS")
-        return
-    try:
-        body = await read_body(scope, receive, node.options.emulation.max_request_body_size)
-    except BodyError as error:
-        await respond(send, error.status, cors)
-        return
+    limit = node.options.emulation.max_request_body_size
+    body = await take_post(node, scope, receive, send, limit, is_session=False)
     if body is not None:
-        await respond(send, await _forward(node, scope, body), cors)
+        await respond(send, await _forward(node, scope, body), cors_headers(node, scope))
 
 
 async def _forward(node: Node, scope: Scope, body: bytes) -> int:

@@ -12,6 +12,7 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs
 
 from realtime.consumers.origins import is_origin_allowed
 from realtime.consumers.scopes import header
@@ -311,3 +312,93 @@ async def refuse_method(send: Send, cors: Headers, *allowed: bytes) -> None:
         ((b"allow", b", ".join(allowed)), (b"content-type", b"text/plain; charset=utf-8"), *cors),
         b"Method Not Allowed\n",
     )
+
+
+async def take_post(
+    node: Node,
+    scope: Scope,
+    receive: Receive,
+    send: Send,
+    max_bytes: int,
+    *,
+    is_session: bool = True,
+) -> bytes | None:
+    """
+    Take the body of a ``POST``; a browser's ``OPTIONS`` is answered, and other methods are refused.
+
+    Args:
+        node: This process's.
+        scope: The request's.
+        receive: The request's.
+        send: The request's.
+        max_bytes: Of the body.
+        is_session: Whether it begins a session, which the node's limits may refuse.
+
+    Returns:
+        The body; ``None`` where the request has been answered, or its peer has left.
+
+    """
+    cors = cors_headers(node, scope)
+    if scope["method"] == "OPTIONS":
+        await answer_preflight(send, cors)
+        return None
+    if scope["method"] != "POST":
+        await refuse_method(send, cors, b"POST", b"OPTIONS")
+        return None
+    if is_session and not node.admit():
+        await respond(send, 503, cors)
+        return None
+    return await _take_body(scope, receive, send, cors, max_bytes)
+
+
+async def take_event_source(
+    node: Node,
+    scope: Scope,
+    receive: Receive,
+    send: Send,
+    max_bytes: int,
+    *,
+    default: bytes | None = None,
+) -> bytes | None:
+    """
+    Take what begins a session by SSE: the body of a ``POST``, or the query's ``cf_connect``.
+
+    Args:
+        node: This process's.
+        scope: The request's.
+        receive: The request's.
+        send: The request's.
+        max_bytes: Of the body.
+        default: What a ``GET`` without ``cf_connect`` means; by default it is a bad request.
+
+    Returns:
+        The text; ``None`` where the request has been answered, or its peer has left.
+
+    """
+    cors = cors_headers(node, scope)
+    if scope["method"] not in {"GET", "POST"}:
+        await refuse_method(send, cors, b"GET", b"POST")
+        return None
+    if not node.admit():
+        await respond(send, 503, cors)
+        return None
+    # The body is read with GET too, so that its end isn't taken for the peer's.
+    body = await _take_body(scope, receive, send, cors, max_bytes)
+    if body is None or scope["method"] == "POST":
+        return body
+    query: bytes = scope.get("query_string", b"")
+    found = parse_qs(query.decode("latin-1")).get("cf_connect")
+    text = default if found is None else found[0].encode()
+    if text is None:
+        await respond(send, 400, cors)
+    return text
+
+
+async def _take_body(
+    scope: Scope, receive: Receive, send: Send, cors: Headers, max_bytes: int
+) -> bytes | None:
+    try:
+        return await read_body(scope, receive, max_bytes)
+    except BodyError as error:
+        await respond(send, error.status, cors)
+        return None

@@ -7,15 +7,23 @@ from typing import TYPE_CHECKING
 
 from realtime.client.unidirectional import Refusal, UnidirectionalClient
 from realtime.consumers.scopes import random_uuid, user_header
-from realtime.consumers.streaming import Headers, Receive, Scope, Send, StreamTransport, respond
+from realtime.consumers.streaming import (
+    Headers,
+    Receive,
+    Scope,
+    Send,
+    StreamTransport,
+    cors_headers,
+    respond,
+)
 from realtime.protocol.errors import Disconnect
+from realtime.protocol.framing import MalformedFrame
 from realtime.session.session import Session
 
 
 if TYPE_CHECKING:
     from realtime.conf.options import HTTPResponseTransformsOptions
     from realtime.node.node import Node
-    from realtime.protocol.messages import ConnectRequest
     from realtime.protocol.wire import Wire
 
 logger = logging.getLogger(__name__)
@@ -29,12 +37,11 @@ async def serve_listener(
     scope: Scope,
     receive: Receive,
     send: Send,
-    request: ConnectRequest,
+    text: bytes,
     responses: HTTPResponseTransformsOptions,
     *,
     wire: Wire,
     name: str,
-    cors: Headers,
     headers: Headers = (),
     preamble: bytes = b"",
 ) -> None:
@@ -46,15 +53,20 @@ async def serve_listener(
         scope: The HTTP request's.
         receive: The HTTP request's; its body has been read.
         send: The HTTP request's; nothing has been sent.
-        request: What the client asks for.
+        text: The connect request, not read yet; one that is malformed is answered with 400.
         responses: Where they are on, a refused connect is answered by an HTTP status in place of a stream.
         wire: How messages look.
         name: The transport's, for logs and metrics.
-        cors: Headers of every response.
         headers: Headers of a stream, besides those that all streams have.
         preamble: Sent before any message.
 
     """
+    cors = cors_headers(node, scope)
+    try:
+        request = wire.decode_connect_request(text)
+    except MalformedFrame:
+        await respond(send, 400, cors)
+        return
     transport = StreamTransport(node, wire, scope, receive, send)
     client = transport.client = UnidirectionalClient(
         node,
