@@ -173,3 +173,43 @@ class StreamOptions(_Values, frozen=True):
     def has_history(self) -> bool:
         """Say whether publications are kept."""
         return self.history_size > 0 and self.history_ttl > 0
+
+
+class MapRules(_Values, frozen=True):
+    """
+    How a channel's map is kept, with what is automatic filled in.
+
+    ``stream_size`` 0 is a map without a stream of changes (mode ``ephemeral``: no offsets, no versions). ``key_ttl`` 0
+    keeps keys for ever, ``meta_ttl`` 0 the map's position.
+    """
+
+    key_ttl: float = 0.0
+    stream_size: int = 0
+    stream_ttl: float = 0.0
+    meta_ttl: float = 0.0
+    delta: bool = False
+
+    @property
+    def has_stream(self) -> bool:
+        """Say whether changes have offsets and can be caught up with."""
+        return self.stream_size > 0
+
+
+_MAP_STREAM_SIZE = 100
+_MAP_STREAM_TTL = 60.0
+
+
+def map_rules(options: ChannelOptions) -> MapRules:
+    """Work out how the maps of a namespace are kept; of one that is no map's it means nothing."""
+    maps = options.map
+    if maps.mode == "ephemeral":
+        return MapRules(key_ttl=maps.key_ttl, delta=options.delta_publish)
+    stream_ttl = maps.stream_ttl or _MAP_STREAM_TTL
+    is_persistent = maps.mode == "persistent"
+    return MapRules(
+        key_ttl=0.0 if is_persistent else maps.key_ttl,
+        stream_size=maps.stream_size or _MAP_STREAM_SIZE,
+        stream_ttl=stream_ttl,
+        meta_ttl=0.0 if is_persistent else maps.meta_ttl or max(10 * stream_ttl, maps.key_ttl),
+        delta=options.delta_publish,
+    )

@@ -23,7 +23,9 @@ from realtime.namespaces.options import (
     STREAM_TYPE,
     ChannelOptions,
     ChannelRules,
+    MapRules,
     StreamOptions,
+    map_rules,
 )
 from realtime.namespaces.patterns import ChannelPattern, PatternError
 from realtime.protocol.errors import ConfigError
@@ -41,7 +43,7 @@ class Channel(msgspec.Struct, frozen=True, gc=False, eq=False):
 
     ``rest`` is the name without its namespace, ``is_valid`` says whether clients may use the name, ``is_plain`` that any
     client may ask for it as a stream: it is valid, not too long and not private,
-    ``history_meta_ttl``, ``data_format`` and ``publish_options`` have what is inherited filled in. ``granted`` is where
+    ``history_meta_ttl``, ``data_format``, ``publish_options`` and ``map_rules`` have what is inherited filled in. ``granted`` is where
     permissions remember what they worked out for the namespace's options; all its channels share it.
     """
 
@@ -54,6 +56,7 @@ class Channel(msgspec.Struct, frozen=True, gc=False, eq=False):
     is_user_limited: bool
     options: ChannelOptions
     publish_options: StreamOptions
+    map_rules: MapRules
     has_history: bool
     history_meta_ttl: float
     data_format: str
@@ -82,6 +85,7 @@ class _Namespace:
         "granted",
         "has_history",
         "history_meta_ttl",
+        "map_rules",
         "options",
         "pattern",
         "publish_options",
@@ -99,6 +103,7 @@ class _Namespace:
             history_meta_ttl=self.history_meta_ttl,
             delta=options.delta_publish,
         )
+        self.map_rules = map_rules(options)
         try:
             self.pattern = ChannelPattern(options.channel_regex) if options.channel_regex else None
         except PatternError as error:
@@ -197,6 +202,7 @@ class NamespaceTable:
             and has_user_boundary(name, self.rules),
             options=options,
             publish_options=namespace.publish_options,
+            map_rules=namespace.map_rules,
             has_history=namespace.has_history,
             history_meta_ttl=namespace.history_meta_ttl,
             data_format=namespace.data_format,

@@ -7,7 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from realtime.namespaces import table as table_module
-from realtime.namespaces.options import ChannelOptions, ChannelRules, StreamOptions
+from realtime.namespaces.options import (
+    ChannelOptions,
+    ChannelRules,
+    MapOptions,
+    MapRules,
+    StreamOptions,
+)
 from realtime.namespaces.table import NamespaceTable
 from realtime.protocol.errors import ConfigError
 
@@ -212,3 +218,29 @@ def test_any_text_can_be_resolved(name):
         assert channel is TABLE.resolve(name)
         assert isinstance(channel.allowed_users, tuple)
         assert isinstance(channel.is_valid, bool)
+
+
+@pytest.mark.parametrize(
+    ("options", "rules"),
+    [
+        (MapOptions(mode="ephemeral", key_ttl=5.0), MapRules(key_ttl=5.0)),
+        (
+            MapOptions(mode="recoverable", key_ttl=5.0),
+            MapRules(key_ttl=5.0, stream_size=100, stream_ttl=60.0, meta_ttl=600.0),
+        ),
+        (
+            MapOptions(mode="recoverable", key_ttl=900.0, stream_size=7),
+            MapRules(key_ttl=900.0, stream_size=7, stream_ttl=60.0, meta_ttl=900.0),
+        ),
+        (
+            MapOptions(mode="persistent", stream_ttl=9.0),
+            MapRules(stream_size=100, stream_ttl=9.0),
+        ),
+    ],
+)
+def test_what_a_map_leaves_to_us_is_filled_in(options: MapOptions, rules: MapRules) -> None:
+    table = NamespaceTable(ChannelOptions(subscription_type="map", map=options))
+    channel = table.resolve("board")
+    assert channel is not None
+    assert channel.map_rules == rules
+    assert channel.map_rules.has_stream is (options.mode != "ephemeral")
