@@ -18,7 +18,6 @@ from realtime.protocol.messages import (
     PresenceResult,
     PresenceStatsResult,
     Publication,
-    PublishResult,
     Reply,
 )
 from realtime.session.permissions import (
@@ -34,7 +33,7 @@ if TYPE_CHECKING:
     from realtime.namespaces.table import Channel
 
 
-async def publish(client: Client, command: Command) -> Reply:
+async def publish(client: Client, command: Command) -> None:
     """Publish to a channel."""
     request = command.publish
     assert request is not None
@@ -52,7 +51,7 @@ async def publish(client: Client, command: Command) -> Reply:
     # A copy, since the payload is a view of the whole frame, which history would keep alive.
     publication = Publication(data=request.data.copy(), info=session.client_info(channel.name))
     await node.publish(channel, publication, plain_options(channel.publish_options))
-    return Reply(id=command.id, publish=PublishResult())
+    client.write_checked(client.wire.encode_published(command.id))
 
 
 async def presence(client: Client, command: Command) -> Reply:

@@ -161,7 +161,7 @@ class ChannelRules(_Values, frozen=True):
     publication_data_format: str = ""
 
 
-class StreamOptions(_Values, frozen=True):
+class StreamOptions(_Values, frozen=True, cache_hash=True):
     """How a channel's publications are kept, with what is inherited filled in: the values for ``PublishOptions``."""
 
     history_size: int = 0

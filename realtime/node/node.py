@@ -409,9 +409,10 @@ class Node:
         published_at: float = 0,
     ) -> None:
         """Deliver to this node's subscribers; one that came too late ends positioned ones."""
-        lag = self.options.client.channel_position_max_time_lag
-        if lag and published_at and position.offset and self.clock() - published_at > lag:
-            self.hub.lose_room(channel)
+        if position.offset and published_at:
+            lag = self.options.client.channel_position_max_time_lag
+            if lag and self.clock() - published_at > lag:
+                self.hub.lose_room(channel)
         self.hub.publish(channel, publication, position, previous)
 
     def on_join(self, channel: str, info: ClientInfo) -> None:

@@ -47,6 +47,7 @@ __all__ = [
     "encode_message",
     "encode_publication",
     "encode_publication_push",
+    "encode_published",
     "encode_push",
     "encode_reply",
     "publication_head",
@@ -116,6 +117,11 @@ def encode_reply(reply: Reply) -> bytes:
     size = len(data)
     # 0x22 is the tag of a reply's push.
     return b"\x22" + (BYTES[size] if size < 0x80 else varint(size)) + data
+
+
+def encode_published(command_id: int) -> bytes:
+    """Encode what ``encode_reply`` would of a publish that succeeded."""
+    return b"\x08" + varint(command_id) + _PUBLISHED
 
 
 def encode_push(push: Push) -> bytes:
@@ -272,6 +278,7 @@ _DESCRIPTORS: dict[type[msgspec.Struct], Descriptor] = {
     if descriptor.name not in ("Connect", "Dictionary")
 }
 _encode_reply = _codec.encoder(_codec.messages["Reply"])
+_PUBLISHED = _encode_reply(messages.Reply(publish=messages.PublishResult()))
 _encode_push = _codec.encoder(_codec.messages["Push"])
 _encode_any_publication = _codec.encoder(_codec.messages["Publication"])
 _decode_any_command = _codec.decoder(_codec.messages["Command"])

@@ -8,6 +8,7 @@ A ``Wire`` is one encoding in one framing; all connections of one wire that are 
 from __future__ import annotations
 
 import functools
+import struct
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -18,13 +19,21 @@ from realtime.protocol.messages import Command, ConnectRequest, Publication, Pus
 TEXT, BINARY, PING_FRAME = 1, 2, 9
 
 
+# 0.06 µs for a head that is looked up, 0.25 for one that is formatted.
+_OPCODES = [opcode | rsv1 for opcode in (0, TEXT, BINARY, 8, PING_FRAME, 10) for rsv1 in (0, 0x40)]
+_SHORT_HEADS = {
+    opcode: [bytes((0x80 | opcode, size)) for size in range(126)] for opcode in _OPCODES
+}
+_medium_head = struct.Struct(">BBH").pack
+
+
 def frame(payload: bytes, opcode: int = TEXT) -> bytes:
     """Put a payload into one WebSocket frame from the server: final, without mask."""
     size = len(payload)
     if size < 126:
-        return b"%c%c%b" % (0x80 | opcode, size, payload)
+        return _SHORT_HEADS[opcode][size] + payload
     if size < 65536:
-        return b"%c\x7e%c%c%b" % (0x80 | opcode, size >> 8, size & 0xFF, payload)
+        return _medium_head(0x80 | opcode, 126, size) + payload
     return b"%c\x7f%b%b" % (0x80 | opcode, size.to_bytes(8, "big"), payload)
 
 
@@ -48,6 +57,7 @@ class Wire:
 
     __slots__ = (
         "_encode_publication",
+        "_encode_published",
         "_encode_push",
         "_encode_reply",
         "_frame",
@@ -80,6 +90,7 @@ class Wire:
             codec.decode_connect_request
         )
         self._encode_reply: Callable[[Reply], bytes] = codec.encode_reply
+        self._encode_published: Callable[[int], bytes] = codec.encode_published
         self._encode_push: Callable[[Push], bytes]
         self.publication_head: Callable[[str], bytes]
         self._encode_publication: Callable[[bytes, Publication], bytes]
@@ -101,6 +112,10 @@ class Wire:
         """Encode a reply to a command, ready to be written."""
         return self._frame(self._encode_reply(reply))
 
+    def encode_published(self, command_id: int) -> bytes:
+        """Encode the reply to a publish, which says nothing but its id; as a ``Reply`` it would take 1 µs more."""
+        return self._frame(self._encode_published(command_id))
+
     def encode_publication(self, head: bytes, publication: Publication) -> bytes:
         """
         Encode a publication's push, ready to be written.
@@ -114,10 +129,6 @@ class Wire:
     def encode_push(self, push: Push) -> bytes:
         """Encode a push that is no publication, ready to be written."""
         return self._frame(self._encode_push(push))
-
-
-def _text_frame(message: bytes) -> bytes:
-    return frame(message, TEXT)
 
 
 def _binary_frame(message: bytes) -> bytes:
@@ -139,7 +150,7 @@ def event(message: bytes) -> bytes:
 
 
 # Frames are made here where the server takes them as they are ("tidewire.frames") ...
-FRAMES_JSON = Wire("frames_json", protocol="json", framing=_text_frame)
+FRAMES_JSON = Wire("frames_json", protocol="json", framing=frame)
 FRAMES_PROTOBUF = Wire("frames_protobuf", protocol="protobuf", framing=_binary_frame)
 # ... and by the ASGI server elsewhere: then several messages share a frame, each on a line of its own.
 ASGI_JSON = Wire("asgi_json", protocol="json", framing=_bare, separator=b"\n")
@@ -149,9 +160,7 @@ STREAM_JSON = Wire("stream_json", protocol="json", framing=line)
 STREAM_PROTOBUF = Wire("stream_protobuf", protocol="protobuf", framing=protobuf_codec.delimit)
 SSE_JSON = Wire("sse_json", protocol="json", framing=event)
 
-UNI_FRAMES_JSON = Wire(
-    "uni_frames_json", protocol="json", framing=_text_frame, is_unidirectional=True
-)
+UNI_FRAMES_JSON = Wire("uni_frames_json", protocol="json", framing=frame, is_unidirectional=True)
 UNI_ASGI_JSON = Wire(
     "uni_asgi_json", protocol="json", framing=_bare, separator=b"\n", is_unidirectional=True
 )

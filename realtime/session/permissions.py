@@ -429,7 +429,8 @@ def authorize_publish(
 
     """
     options = channel.options
-    _check_payload(channel.data_format, data, trace)
+    if channel.data_format or not data or trace is not None:
+        _check_payload(channel.data_format, data, trace)
     # As for ``grant_options``: a namespace's answer is the same for all who are alike.
     alike = ("publish", not user, is_subscribed, is_insecure)
     if trace is None and alike in channel.granted:

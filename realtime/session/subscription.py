@@ -38,6 +38,9 @@ class SubscriptionState(enum.IntEnum):
     ENDED = 4
 
 
+_ESTABLISHED = (SubscriptionState.LIVE, SubscriptionState.HELD)
+
+
 class Subscription:
     """
     One channel of one connection.
@@ -96,7 +99,7 @@ class Subscription:
     @property
     def is_established(self) -> bool:
         """Say whether the client was told that it is subscribed."""
-        return self.state in (SubscriptionState.LIVE, SubscriptionState.HELD)
+        return self.state in _ESTABLISHED
 
     @property
     def is_positioned(self) -> bool:
