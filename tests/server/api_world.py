@@ -19,6 +19,7 @@ from realtime.auth.tokens import TokenVerifier
 from realtime.conf.options import ProcessOptions
 from realtime.conf.snapshot import ApiKey, Configuration
 from realtime.engines.memory import MemoryEngine
+from realtime.engines.memory_maps import MemoryMaps
 from realtime.namespaces.options import ChannelOptions
 from realtime.namespaces.table import NamespaceTable
 from realtime.node.control import (
@@ -163,6 +164,7 @@ async def open_world(options: ProcessOptions, *, has_rows: bool = True) -> Async
         broker=engine,
         presence=engine,
         control_bus=engine,
+        maps=MemoryMaps(lambda: NOW),
         connection_verifier=verifier,
         subscription_verifier=verifier,
         version="1.2.3",
