@@ -54,6 +54,12 @@ _COMMANDS: dict[str, Callable[..., Awaitable[Any]]] = {
     "history_remove": commands.history_remove,
     "channels": commands.channels,
     "info": commands.info,
+    "map_publish": commands.map_publish,
+    "map_remove": commands.map_remove,
+    "map_read_state": commands.map_read_state,
+    "map_read_stream": commands.map_read_stream,
+    "map_stats": commands.map_stats,
+    "map_clear": commands.map_clear,
 }
 
 
@@ -250,17 +256,23 @@ def publish(
         data, tags, idempotency_key, skip_history, delta, version, version_epoch
     )
     request = _struct(messages.PublishRequest, channel=channel, **fields)
-    if on_commit:
-        transaction.on_commit(functools.partial(_publish_after_commit, request))
-        return {}
-    return _call("publish", request)
+    return _call_now_or_after_commit("publish", request, on_commit)
 
 
-def _publish_after_commit(request: msgspec.Struct) -> None:
+def _call_now_or_after_commit(
+    method: str, request: msgspec.Struct, on_commit: bool
+) -> dict[str, Any]:
+    if not on_commit:
+        return _call(method, request)
+    transaction.on_commit(functools.partial(_call_after_commit, method, request))
+    return {}
+
+
+def _call_after_commit(method: str, request: msgspec.Struct) -> None:
     try:
-        _call("publish", request)
+        _call(method, request)
     except (ApiError, EngineError):
-        logger.exception("a publication was not published after commit")
+        logger.exception("not carried out after commit", extra={"method": method})
 
 
 async def apublish(
@@ -279,6 +291,81 @@ async def apublish(
         data, tags, idempotency_key, skip_history, delta, version, version_epoch
     )
     return await _acall("publish", _struct(messages.PublishRequest, channel=channel, **fields))
+
+
+# --- writing maps -------------------------------------------------------------------------------
+
+
+def _map_publication(
+    channel: str,
+    key: str,
+    data: Any,
+    *,
+    tags: Mapping[str, str] | None = None,
+    idempotency_key: str = "",
+    key_mode: str = "",
+    delta: bool = False,
+    version: int = 0,
+    version_epoch: str = "",
+) -> msgspec.Struct:
+    return _struct(
+        messages.MapPublishRequest,
+        channel=channel,
+        key=key,
+        data=_json(data),
+        tags=dict(tags) if tags else None,
+        idempotency_key=idempotency_key,
+        key_mode=key_mode,
+        delta=delta,
+        version=version,
+        version_epoch=version_epoch,
+    )
+
+
+def map_publish(
+    channel: str, key: str, data: Any, *, on_commit: bool = False, **facts: Any
+) -> dict[str, Any]:
+    """
+    Write ``key`` of the map ``channel``.
+
+    Args:
+        channel: The channel's name, in a namespace of a map type.
+        key: What is written; whatever was there is replaced.
+        data: As in ``publish``; ``b""`` is no data.
+        on_commit: As in ``publish``.
+        facts: ``tags``, ``delta``, ``idempotency_key``, ``version`` and ``version_epoch`` as in ``publish``, but versions
+            are the key's own; ``key_mode`` ``"if_new"`` or ``"if_exists"`` writes only a key that is not there or is.
+
+    Returns:
+        ``{"offset": int, "epoch": str}``, empty where the map has no stream; with ``"suppressed": True`` and
+        ``"suppress_reason"`` where nothing was written.
+
+    Raises:
+        ApiError: The server refused.
+        EngineError: It could not be asked, or its backend failed.
+        RuntimeError: Called on the server's own event loop; use ``amap_publish`` there.
+
+    """
+    request = _map_publication(channel, key, data, **facts)
+    return _call_now_or_after_commit("map_publish", request, on_commit)
+
+
+async def amap_publish(channel: str, key: str, data: Any, **facts: Any) -> dict[str, Any]:
+    """Write a key from a coroutine; as ``map_publish``."""
+    return await _acall("map_publish", _map_publication(channel, key, data, **facts))
+
+
+def map_remove(
+    channel: str, key: str, *, idempotency_key: str = "", on_commit: bool = False
+) -> dict[str, Any]:
+    """Remove ``key`` of the map ``channel``; a key that is not there is ``"suppressed"``. The rest as ``map_publish``."""
+    request = messages.MapRemoveRequest(channel, key, idempotency_key)
+    return _call_now_or_after_commit("map_remove", request, on_commit)
+
+
+async def amap_remove(channel: str, key: str, *, idempotency_key: str = "") -> dict[str, Any]:
+    """Remove a key from a coroutine; as ``map_remove``."""
+    return await _acall("map_remove", messages.MapRemoveRequest(channel, key, idempotency_key))
 
 
 # --- the rest: one builder of the request, a synchronous and an asynchronous door ---------------
@@ -416,6 +503,50 @@ def _info() -> msgspec.Struct:
     return messages.InfoRequest()
 
 
+def _map_read_state(
+    channel: str, *, limit: int = 0, cursor: str = "", key: str = "", epoch: str = ""
+) -> msgspec.Struct:
+    """
+    Return ``{"entries": [{"key", "data", "tags", "offset", "time"}], "offset", "epoch", "cursor"}``.
+
+    ``limit`` 0 is the position only, -1 everything; a ``"cursor"`` leads to the next page, which gets it and ``epoch``, so that
+    a map that was cleared meanwhile is told (112). ``key`` asks for one key.
+    """
+    return _struct(
+        messages.MapReadStateRequest,
+        channel=channel,
+        limit=limit,
+        cursor=cursor,
+        key=key,
+        revision_epoch=epoch,
+    )
+
+
+def _map_read_stream(
+    channel: str, *, limit: int = 0, since: tuple[int, str] | None = None, reverse: bool = False
+) -> msgspec.Struct:
+    """Return ``{"entries", "offset", "epoch"}``, changes of keys; a removal has ``"removed": True``."""
+    offset, epoch = since or (0, "")
+    return _struct(
+        messages.MapReadStreamRequest,
+        channel=channel,
+        since_offset=offset,
+        since_epoch=epoch,
+        limit=limit,
+        reverse=reverse,
+    )
+
+
+def _map_stats(channel: str) -> msgspec.Struct:
+    """Return ``{"num_keys": int}``, empty for an empty map."""
+    return messages.MapStatsRequest(channel)
+
+
+def _map_clear(channel: str) -> msgspec.Struct:
+    """Drop a map's keys, stream and position; its subscribers load it anew."""
+    return messages.MapClearRequest(channel)
+
+
 def _doors(
     method: str, build: Callable[..., msgspec.Struct]
 ) -> tuple[Callable[..., dict[str, Any]], Callable[..., Awaitable[dict[str, Any]]]]:
@@ -445,3 +576,7 @@ history, ahistory = _doors("history", _history)
 history_remove, ahistory_remove = _doors("history_remove", _history_remove)
 channels, achannels = _doors("channels", _channels)
 info, ainfo = _doors("info", _info)
+map_read_state, amap_read_state = _doors("map_read_state", _map_read_state)
+map_read_stream, amap_read_stream = _doors("map_read_stream", _map_read_stream)
+map_stats, amap_stats = _doors("map_stats", _map_stats)
+map_clear, amap_clear = _doors("map_clear", _map_clear)
