@@ -10,7 +10,7 @@ import pytest
 from django.test import override_settings
 
 import realtime
-from realtime import shortcuts
+from realtime import calling
 from realtime.conf import loader
 from realtime.conf.schema import leaves
 
@@ -31,7 +31,7 @@ def test_the_python_examples_run(django_capture_on_commit_callbacks, db):
         return {}
 
     with (
-        mock.patch.object(shortcuts, "_post", post),
+        mock.patch.object(calling, "_post", post),
         django_capture_on_commit_callbacks(execute=True),
     ):
         for block in blocks("python"):
