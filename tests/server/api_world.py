@@ -19,7 +19,7 @@ from realtime.auth.tokens import TokenVerifier
 from realtime.conf.options import ProcessOptions
 from realtime.conf.snapshot import ApiKey, Configuration
 from realtime.engines.memory import MemoryEngine
-from realtime.namespaces.options import ChannelOptions
+from realtime.namespaces.options import ChannelOptions, MapOptions
 from realtime.namespaces.table import NamespaceTable
 from realtime.node.control import (
     Announcement,
@@ -46,7 +46,23 @@ NAMESPACES = {
     "json": ChannelOptions(publication_data_format="json"),
     "object": ChannelOptions(publication_data_format="json_object"),
     "binary": ChannelOptions(publication_data_format="binary", history_size=10, history_ttl=60.0),
-    "map": ChannelOptions(subscription_type="map"),
+    "map": ChannelOptions(
+        subscription_type="map", map=MapOptions(mode="persistent", stream_size=4)
+    ),
+    "brief": ChannelOptions(
+        subscription_type="map", map=MapOptions(mode="ephemeral", key_ttl=60.0), delta_publish=True
+    ),
+    "clients": ChannelOptions(
+        subscription_type="map_clients", map=MapOptions(mode="recoverable", key_ttl=60.0)
+    ),
+    "users": ChannelOptions(
+        subscription_type="map_users", map=MapOptions(mode="recoverable", key_ttl=60.0)
+    ),
+    "objects": ChannelOptions(
+        subscription_type="map",
+        map=MapOptions(mode="persistent"),
+        publication_data_format="json_object",
+    ),
     "poll": ChannelOptions(subscription_type="shared_poll"),
 }
 
