@@ -37,8 +37,8 @@ def test_the_python_examples_run(django_capture_on_commit_callbacks, db):
         for block in blocks("python"):
             exec(compile(block, "README.md", "exec"), {})
 
-    assert posted
-    assert {method for method, _ in posted} == {"publish"}
+    assert {method for method, _ in posted} == {"publish", "map_publish", "map_remove"}
+    assert posted[-1] == ("map_publish", "scores:game")
 
 
 def test_every_option_the_readme_names_exists():
