@@ -68,6 +68,7 @@ if TYPE_CHECKING:
         PublishOptions,
         PublishOutcome,
     )
+    from realtime.engines.maps import MapBroker
     from realtime.namespaces.table import Channel, NamespaceTable
 
 logger = logging.getLogger(__name__)
@@ -88,6 +89,7 @@ class Node:
         broker: Streams and PUB/SUB.
         presence: Who is in a channel.
         control_bus: How nodes reach each other.
+        maps: Maps and the delivery of their changes.
         connection_verifier: For connection tokens.
         subscription_verifier: For subscription tokens.
         version: The product's version, which clients are told.
@@ -107,6 +109,7 @@ class Node:
         broker: Broker,
         presence: PresenceManager,
         control_bus: ControlBus,
+        maps: MapBroker,
         connection_verifier: TokenVerifier,
         subscription_verifier: TokenVerifier,
         version: str,
@@ -124,6 +127,7 @@ class Node:
         self.table: NamespaceTable = configuration.table
         self.broker = broker
         self.presence = presence
+        self.maps = maps
         self.connection_verifier = connection_verifier
         self.subscription_verifier = subscription_verifier
         self.clock = clock
@@ -169,6 +173,7 @@ class Node:
         """Connect the broker and begin to tick."""
         self.loop = self.hub.loop = asyncio.get_running_loop()
         await self.broker.start(self)
+        await self.maps.start(self)
         self.members.start()
         self.pings.start()
         self.ticks.start()
@@ -203,6 +208,7 @@ class Node:
             await asyncio.wait(tasks, timeout=5)
             for task in tasks:
                 task.cancel()
+        await self.maps.close()
         await self.broker.close()
 
     def spawn(self, coroutine: Coroutine[Any, Any, object]) -> asyncio.Task[object] | None:
@@ -493,6 +499,7 @@ class Node:
         assert self.loop is not None
         self._ticker = self.loop.call_later(TICK, self._tick)
         self.broker.sweep(self.clock())
+        self.maps.sweep(self.clock())
         if self._figures.renew(self.clock()):
             self.members.tell_metrics()
         self.members.tick()
