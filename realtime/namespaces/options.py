@@ -25,6 +25,7 @@ SUBSCRIPTION_TYPES = {
     "shared_poll": 4,
 }
 STREAM_TYPE = 0
+MAP_TYPES = frozenset((1, 2, 3))
 SHARED_POLL_TYPE = 4
 
 

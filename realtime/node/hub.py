@@ -481,6 +481,16 @@ class Hub:
             for subscription in tuple((room.positioned or {}).values()):
                 subscription.client.lose_state(subscription)
 
+    def lose_loaded(self, channel: str) -> None:
+        """Have those load a map again who have no position in it, and may have missed something."""
+        room = self.rooms.get(channel)
+        if room is not None:
+            for subscription in tuple(room.subscriptions()):
+                if subscription.is_map and not (
+                    subscription.is_positioned or subscription.is_server_side
+                ):
+                    subscription.client.lose_state(subscription)
+
     def _deliver_alone(self, subscription: Subscription, delivery: Delivery) -> None:
         if subscription.state is HOLDING:
             assert subscription.buffer is not None

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterator, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from msgspec import Raw
 
@@ -69,17 +69,29 @@ class MapLoad:
         paging: The namespace's, as they were then.
         data: What the token gives the client, for the last reply.
         start: The position of the first page; ``None`` until there is one.
+        recovers_from: The position that a client began with that was there before, and has what it loaded then.
+        is_recovery: It said so.
         goal: The stream's top at the first request for changes; ``None`` until then.
 
     """
 
-    __slots__ = ("data", "goal", "paging", "start", "started_at")
+    __slots__ = (
+        "data",
+        "goal",
+        "is_recovery",
+        "paging",
+        "recovers_from",
+        "start",
+        "started_at",
+    )
 
     def __init__(self, started_at: float, paging: MapPaging) -> None:
         self.started_at = started_at
         self.paging = paging
         self.data: Raw = EMPTY
         self.start: StreamPosition | None = None
+        self.recovers_from: StreamPosition | None = None
+        self.is_recovery = False
         self.goal: int | None = None
 
     def is_late(self, now: float) -> bool:
@@ -103,7 +115,7 @@ def first_step(request: MapRequest, *, has_stream: bool) -> Phase:
 
     """
     step = next_step(request, has_stream=has_stream)
-    if request.cursor or (step is Phase.STREAM and not request.recover):
+    if step is Phase.STREAM and not request.recover:
         raise PermissionDeniedError
     return step
 
@@ -160,27 +172,20 @@ class HeldByKey:
     """
     What changed of a map without a stream while it was read: the newest of each key, in the order in which they came.
 
-    It stands where others have a list, and is as large as the map at most: a load may take as long as its timeout, and a map
+    It stands where others have a list (of ``realtime.node.rooms.Delivery``), and is as large as the map at most: a load may take as long as its timeout, and a map
     of moving things changes a thousand times a second.
     """
 
     __slots__ = ("_newest",)
 
     def __init__(self) -> None:
-        self._newest: dict[str, HeldBack] = {}
+        self._newest: dict[str, Any] = {}
 
-    def append(self, delivery: HeldBack) -> None:
+    def append(self, delivery: Any) -> None:
         """Hold one back."""
         key = delivery.publication.key
         self._newest.pop(key, None)
         self._newest[key] = delivery
 
-    def __iter__(self) -> Iterator[HeldBack]:
+    def __iter__(self) -> Iterator[Any]:
         return iter(self._newest.values())
-
-
-class HeldBack(Protocol):
-    """A publication on its way (``realtime.node.rooms.Delivery``)."""
-
-    @property
-    def publication(self) -> Publication: ...

@@ -536,9 +536,7 @@ def _map_access(maps: MapOptions, verb: str, *, is_removal: bool) -> _Access:
     return _Access(f"map.allow_{verb}_for_client", f"map.allow_{verb}_for_subscriber", *flags)
 
 
-def map_key(
-    channel: Channel, *, asked: str, client_id: str, user: str, trace: Trace = None
-) -> str:
+def map_key(channel: Channel, *, asked: str, client_id: str, user: str, trace: Trace = None) -> str:
     """
     Return the key that a client's write is for: its own choice, or the one that the namespace sets.
 
@@ -786,21 +784,27 @@ def _work_out(channel: Channel, asked: Asked, over: Override, trace: Trace) -> G
     emit_join_leave = _value(over.join_leave, options.join_leave)
     # A map's mode decides, and only who loads it has a position.
     is_followed = options.is_map and channel.map_rules.has_stream and not is_server_side
-    is_recoverable = is_followed or is_stream and _is_granted(
-        trace,
-        "recovery",
-        is_forced=_value(over.force_recovery, options.force_recovery),
-        is_asked=may_ask and recoverable,
-        is_allowed=options.allow_recovery
-        or _may_as_subscriber(_history_access(options), is_anonymous, is_insecure),
+    is_recoverable = is_followed or (
+        is_stream
+        and _is_granted(
+            trace,
+            "recovery",
+            is_forced=_value(over.force_recovery, options.force_recovery),
+            is_asked=may_ask and recoverable,
+            is_allowed=options.allow_recovery
+            or _may_as_subscriber(_history_access(options), is_anonymous, is_insecure),
+        )
     )
-    is_positioned = is_followed or is_stream and _is_granted(
-        trace,
-        "positioning",
-        is_forced=is_recoverable or _value(over.force_positioning, options.force_positioning),
-        is_asked=may_ask and positioned,
-        is_allowed=options.allow_positioning
-        or _may_as_subscriber(_history_access(options), is_anonymous, is_insecure),
+    is_positioned = is_followed or (
+        is_stream
+        and _is_granted(
+            trace,
+            "positioning",
+            is_forced=is_recoverable or _value(over.force_positioning, options.force_positioning),
+            is_asked=may_ask and positioned,
+            is_allowed=options.allow_positioning
+            or _may_as_subscriber(_history_access(options), is_anonymous, is_insecure),
+        )
     )
     push_join_leave = _is_granted(
         trace,
