@@ -248,6 +248,18 @@ def state_cases() -> Iterator[Case]:
         before=(put("<k>", {"a": 1.0}, tags={"t": "&"}),),
     )
     yield Case(
+        "map_read_state: no tags",
+        state(limit=-1),
+        entries(entry("k", 1), top=1),
+        before=(put("k", tags={}),),
+    )
+    yield Case(
+        "map_read_state: data that would break out of its place, in a batch",
+        call("batch", {"commands": [{"map_read_state": {"channel": "map:a", "limit": -1}}]}),
+        SERVER_ERROR,
+        before=(put("k", b64data=b64(b'1},{"data":2')),),
+    )
+    yield Case(
         "map_read_state: binary data in a JSON reply",
         state(limit=-1),
         SERVER_ERROR,
