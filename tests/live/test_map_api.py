@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.live.harness import API_KEY, ROOT, Server, manage
+from tests.live.conftest import copy_database
+from tests.live.harness import API_KEY, ROOT, Server, make_token, manage, raw
+from tests.redis_servers import RedisServer, single
 
 
 pytestmark = pytest.mark.live
@@ -21,13 +25,55 @@ EXAMPLE = ROOT / "examples" / "scoreboard"
 CHANNEL = "scores:game"
 
 
-@pytest.fixture
-def server(make_server: Callable[[], Server]) -> Server:
+@pytest.fixture(scope="module")
+def redis() -> Iterator[RedisServer]:
+    """Give a Redis of this module's own."""
+    with single() as server:
+        yield server
+
+
+@pytest.fixture(scope="module", params=["memory", pytest.param("redis", marks=pytest.mark.redis)])
+def options(request: pytest.FixtureRequest) -> Mapping[str, str]:
+    """Say where maps are."""
+    if request.param == "memory":
+        return {}
+    redis: RedisServer = request.getfixturevalue("redis")
+    return {
+        "TIDEWIRE_ENGINE_TYPE": "redis",
+        "TIDEWIRE_ENGINE_REDIS_ADDRESS": redis.address,
+        "TIDEWIRE_MAP_BROKER_TYPE": "redis",
+        "TIDEWIRE_MAP_BROKER_REDIS_ADDRESS": redis.address,
+    }
+
+
+@pytest.fixture(scope="module")
+def running(
+    shape: str,
+    database: Path,
+    options: Mapping[str, str],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Server]:
     """Give a server with the scoreboard's namespace, imported as its README says."""
-    server = make_server()
+    folder = tmp_path_factory.mktemp(shape)
+    copy_database(database, folder)
+    server = Server(shape, folder, options).start()
+    add_namespace(server)
+    yield server
+    assert server.stop() == 0, server.log
+    assert "Traceback" not in server.log, server.log
+
+
+@pytest.fixture
+def server(running: Server) -> Server:
+    """Give the server, with an empty board."""
+    running.call("map_clear", channel=CHANNEL)
+    return running
+
+
+def add_namespace(server: Server) -> None:
+    """Import the scoreboard's namespace, and wait until the server has it."""
     manage(server.database, "importconfig", str(EXAMPLE / "namespace.json"))
     wait_for(lambda: "result" in server.api("map_stats", {"channel": CHANNEL}).json)
-    return server
 
 
 def wait_for(holds: Callable[[], bool]) -> None:
@@ -122,9 +168,9 @@ print(json.dumps(out))
 """
 
 
-def test_a_shell_writes_maps(server: Server) -> None:
-    """A process that serves nobody has the same functions with the same results."""
-    options = {"TIDEWIRE_API_URL": f"{server.url}/api", "TIDEWIRE_API_KEY": API_KEY}
+def test_a_shell_writes_maps(server: Server, options: Mapping[str, str]) -> None:
+    """A process that serves nobody has the same functions with the same results: in Redis by itself."""
+    options = options or {"TIDEWIRE_API_URL": f"{server.url}/api", "TIDEWIRE_API_KEY": API_KEY}
 
     out = json.loads(manage(server.database, "shell", "-v", "0", "-c", SHELL, options=options))
 
@@ -137,3 +183,37 @@ def test_a_shell_writes_maps(server: Server) -> None:
     assert stats == {"num_keys": 1}
     assert refusal == 107
     assert scores(server) == {"bob": 2}
+
+
+@pytest.mark.redis
+@pytest.mark.parametrize("options", ["redis"], indirect=True)
+async def test_nodes_share_maps(
+    server: Server, make_server: Callable[..., Server], options: Mapping[str, str]
+) -> None:
+    """What is written at one node is read at another, and told to who is there, once and in order."""
+    first, second = nodes = (server, make_server(options))
+    add_namespace(second)
+    run(first, "set", "ada", "1")
+
+    async with raw(second) as socket:
+        await socket.connect(token=make_token("me"))
+        subscribed = await socket.ask(
+            {"id": 2, "subscribe": {"channel": CHANNEL, "type": 1, "phase": 2}}
+        )
+        for node, score in ((first, "2"), (second, "3"), (first, "4")):
+            await asyncio.to_thread(run, node, "set", "ada", score)
+        await asyncio.to_thread(run, second, "remove", "ada")
+        pushes = [(await socket.receive())["push"]["pub"] for _ in range(4)]
+
+    state = subscribed["subscribe"]["state"]
+    assert [(entry["key"], entry["data"]) for entry in state] == [("ada", {"score": 1})]
+    assert [(pub["offset"], pub.get("data", {}).get("score")) for pub in pushes] == [
+        (2, 2),
+        (3, 3),
+        (4, 4),
+        (5, None),
+    ]
+    assert pushes[-1]["removed"]
+    assert scores(first) == scores(second) == {}
+    epochs = {node.call("map_read_stream", channel=CHANNEL, limit=-1)["epoch"] for node in nodes}
+    assert epochs == {subscribed["subscribe"]["epoch"]}
