@@ -26,6 +26,7 @@ from realtime.engines.redis.detection import settled
 from realtime.engines.redis.engine import RedisEngine, make_layer, make_maps
 from realtime.engines.redis.maps import RedisMaps
 from realtime.engines.redis.presence import RedisPresence
+from realtime.namespaces.table import NamespaceTable
 from realtime.protocol.errors import ConfigError, EngineError
 
 
@@ -87,6 +88,14 @@ def presence_type(options: ProcessOptions) -> str:
 def maps_type(options: ProcessOptions) -> str:
     """Return where maps are."""
     return options.map_broker.type
+
+
+def has_lone_maps(options: ProcessOptions, table: NamespaceTable) -> bool:
+    """Say whether there are maps that other nodes, with which this one shares its publications, can't see."""
+    is_lone = uses_redis(options) and maps_type(options) == "memory"
+    return is_lone and any(
+        each.is_map for each in (table.without_namespace, *table.namespaces.values())
+    )
 
 
 def check_options(options: ProcessOptions, channel_layer_settings: Mapping[str, Any]) -> None:

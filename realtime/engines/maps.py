@@ -130,6 +130,9 @@ class MapBroker(Protocol):
     def sweep(self, now: float) -> None:
         """Remove the keys that are due; called about once a second."""
 
+    async def check(self) -> None:
+        """Raise ``EngineError`` unless maps can be written now and changes of them arrive."""
+
     async def subscribe(self, channel: str) -> None:
         """Return when this node surely gets the channel's changes from now on."""
 

@@ -62,7 +62,7 @@ class _Order:
     """
     The keys of a map in the order of their bytes, which is that of their code points.
 
-    Only maps that somebody pages through have one. Sorting 100,000 keys anew for each page would take 40 ms, so keys that
+    Only maps that somebody pages through have one. Sorting 100,000 keys anew for each page would take 35 ms, so keys that
     came are gathered until the next page and sorted in then, and keys that went stay until there are as many as others.
     """
 
@@ -194,6 +194,9 @@ class MemoryMaps:
         await self.start(NobodyListens())
         self._maps.clear()
         self._heap.clear()
+
+    async def check(self) -> None:
+        """Nothing can be away."""
 
     async def subscribe(self, channel: str) -> None:
         """Nothing to do: every change is told, and the hub knows who listens."""

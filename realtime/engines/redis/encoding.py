@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import string
 from struct import Struct
+from struct import error as StructError  # noqa: N812 -- it names one of its own
 
 import msgspec
 
@@ -199,7 +200,6 @@ DELTA_FIELD = b"\xa5delta\xc3"
 
 _DATA_TAG = b"\x22"
 _OFFSET_TAG = b"\x30"
-_KEY_TAG = b"\x5a"
 
 
 def stored_parts(publication: Publication, size: int) -> tuple[bytes, bytes]:
@@ -212,20 +212,16 @@ def stored_parts(publication: Publication, size: int) -> tuple[bytes, bytes]:
     return (_DATA_TAG + _varint(size) if size else b""), rest
 
 
-def read_stored(stored: bytes, offset: int, epoch: str = "", key: str = "") -> Publication:
+def read_stored(stored: bytes, offset: int, epoch: str = "") -> Publication:
     """
-    Read a stored publication and put it to its place, in a stream or in a map.
+    Read a stored publication and put it to its place.
 
     Raises:
         EngineError: Somebody else's value stands there.
 
     """
-    place = _OFFSET_TAG + _varint(offset)
-    if key:
-        name = key.encode()
-        place = b"%b%b%b%b" % (place, _KEY_TAG, _varint(len(name)), name)
     try:
-        publication = decode_message(Publication, stored + place)
+        publication = decode_message(Publication, stored + _OFFSET_TAG + _varint(offset))
     except MalformedFrame as error:
         message = f"a stored publication of offset {offset} is malformed"
         raise EngineError(message) from error
@@ -259,12 +255,26 @@ def _varint(value: int) -> bytes:
 
 # --- what is stored of maps -------------------------------------------------------------------------
 
-# A key's value is its offset, and then what its entry in the stream has: time, size of the tags, tags, stored publication.
-# The tags stand there once more, in msgpack, for the scripts that put removals together.
+# A key's value is its offset, and then what its entry in the stream has: time, size of the tags, tags, and the rest. Tags
+# stand alone for the scripts that put removals together. All of it is msgpack, since maps are read by the page: 100 keys
+# take 190 µs, against 670 in Protobuf.
 _offset = Struct(">Q")
 _time_and_size = Struct(">QI")
 _time = Struct(">Q")
 _tags_decoder = msgspec.msgpack.Decoder(dict[str, str])
+
+
+class _Written(msgspec.Struct, gc=False, array_like=True):
+    """What a write's entry has beside time and tags."""
+
+    data: bytes
+    info: InfoFields | None
+    version: int
+
+
+_written_decoder = msgspec.msgpack.Decoder(_Written)
+_WRITTEN_HEAD = b"\x93\xc6"  # an array of three, whose first is a payload with its size in 4 bytes
+_NOTHING_MORE = _encoder.encode(None) + _encoder.encode(0)
 
 
 def encode_tags(tags: dict[str, str] | None) -> bytes:
@@ -272,10 +282,20 @@ def encode_tags(tags: dict[str, str] | None) -> bytes:
     return _encoder.encode(tags) if tags else b""
 
 
-def value_head(tags: dict[str, str] | None, time_ms: int) -> bytes:
-    """Encode what stands between a value's offset and the stored publication."""
-    encoded = encode_tags(tags)
-    return _time_and_size.pack(time_ms, len(encoded)) + encoded
+def written_parts(publication: Publication, size: int, time_ms: int) -> tuple[bytes, bytes]:
+    """Return what stands before and behind the payload (of ``size`` bytes) in a write's entry."""
+    tags = encode_tags(publication.tags)
+    head = b"%b%b%b%b" % (
+        _time_and_size.pack(time_ms, len(tags)),
+        tags,
+        _WRITTEN_HEAD,
+        size.to_bytes(4),
+    )
+    info = publication.info
+    if info is None and not publication.version:
+        return head, _NOTHING_MORE
+    fields = None if info is None else info_fields(info)
+    return head, _encoder.encode(fields) + _encoder.encode(publication.version)
 
 
 def removal_head(time_ms: int) -> bytes:
@@ -292,26 +312,36 @@ def read_value(key: str, value: bytes, epoch: str = "") -> MapEntry:
 
 def read_written(key: str, body: bytes, offset: int, epoch: str = "") -> MapEntry:
     """Read a write in the stream; raises ``EngineError``."""
-    if len(body) < _time_and_size.size:
-        raise EngineError(_NO_VALUE)
-    time_ms, size = _time_and_size.unpack_from(body)
-    stored = body[_time_and_size.size + size :]
-    return MapEntry(read_stored(stored, offset, epoch if offset == 1 else "", key), time_ms)
+    try:
+        time_ms, size = _time_and_size.unpack_from(body)
+        begin = _time_and_size.size + size
+        written = _written_decoder.decode(body[begin:])
+        tags = _tags_decoder.decode(body[_time_and_size.size : begin]) if size else None
+    except (StructError, msgspec.MsgspecError) as error:
+        raise EngineError(_NO_VALUE) from error
+    publication = Publication(
+        payload(written.data),
+        None if written.info is None else client_info(written.info),
+        offset,
+        tags,
+        key=key,
+        epoch=epoch if offset == 1 else "",
+        version=written.version,
+    )
+    return MapEntry(publication, time_ms)
 
 
 def read_removed(key: str, body: bytes, offset: int, epoch: str = "") -> MapEntry:
     """Read a removal in the stream; raises ``EngineError``."""
-    if len(body) < _time.size:
-        raise EngineError(_NO_VALUE)
     encoded = body[_time.size :]
-    removal = Publication(
-        offset=offset,
-        tags=_tags_decoder.decode(encoded) if encoded else None,
-        key=key,
-        removed=True,
-        epoch=epoch if offset == 1 else "",
-    )
-    return MapEntry(removal, _time.unpack_from(body)[0])
+    try:
+        (time_ms,) = _time.unpack_from(body)
+        tags = _tags_decoder.decode(encoded) if encoded else None
+    except (StructError, msgspec.MsgspecError) as error:
+        raise EngineError(_NO_VALUE) from error
+    epoch = epoch if offset == 1 else ""
+    removal = Publication(offset=offset, tags=tags, key=key, removed=True, epoch=epoch)
+    return MapEntry(removal, time_ms)
 
 
 _NO_VALUE = "a map's stored value is malformed"

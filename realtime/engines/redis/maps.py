@@ -43,9 +43,8 @@ from realtime.engines.redis.encoding import (
     read_value,
     read_written,
     removal_head,
-    stored_parts,
     time_field,
-    value_head,
+    written_parts,
 )
 from realtime.engines.redis.keys import shard_of
 from realtime.engines.redis.map_keys import MapKeys, MapNaming
@@ -113,6 +112,7 @@ class RedisMaps:
         self._route = functools.lru_cache(KNOWN_CHANNELS)(self._make_route)
         self._sweeping: asyncio.Task[None] | None = None
         self._swept_at = -math.inf
+        self._is_failing = False
 
     def _make_route(self, channel: str) -> _Route:
         shards = self._layer.shards
@@ -156,6 +156,11 @@ class RedisMaps:
         self._layer.ears = NodeEars()
         await self._layer.close()
 
+    async def check(self) -> None:
+        """Raise ``EngineError`` unless every shard answers and all subscriptions are in force."""
+        for shard in self._layer.shards:
+            await shard.check()
+
     async def subscribe(self, channel: str) -> None:
         """Join the channel's group; returns when Redis has confirmed."""
         if self._has_delivery:
@@ -180,7 +185,7 @@ class RedisMaps:
             fields += _OFFSET_FIELDS
         if change.delta:
             fields += _DELTA_FIELDS
-        stored_head, stored_rest = stored_parts(publication, len(data))
+        written_head, written_rest = written_parts(publication, len(data), ms(now))
         head = publication_head(key_field(route.field, key), publication, len(data), now, fields)
         reply = await route.shard.run(
             scripts.MAP_WRITE,
@@ -188,8 +193,8 @@ class RedisMaps:
             (
                 key,
                 data,
-                value_head(publication.tags, ms(now)) + stored_head,
-                stored_rest,
+                written_head,
+                written_rest,
                 head,
                 _rules_text(rules),
                 ms(rules.key_ttl),
@@ -337,8 +342,10 @@ class RedisMaps:
         for failure in failures:
             if not isinstance(failure, EngineError):
                 raise failure
-        if failures:
+        # Once an outage, not once a second.
+        if failures and not self._is_failing:
             logger.warning("keys of maps that are due were not all removed: %s", failures[0])
+        self._is_failing = bool(failures)
 
     async def _sweep_index(self, shard: Shard, index: bytes) -> None:
         for _ in range(BATCHES):

@@ -14,6 +14,8 @@ from realtime.engines.redis.channel_layer import RealtimeChannelLayer
 from realtime.engines.redis.control import RedisControlBus
 from realtime.engines.redis.maps import RedisMaps
 from realtime.engines.redis.presence import RedisPresence
+from realtime.namespaces.options import ChannelOptions
+from realtime.namespaces.table import NamespaceTable
 from realtime.protocol.errors import ConfigError
 
 
@@ -102,6 +104,24 @@ async def test_maps_are_where_their_own_option_says(values, maps, broker):
     assert type(made.maps) is maps
     assert type(made.broker) is broker
     assert made.layers == ()
+
+
+@pytest.mark.parametrize(
+    ("values", "kind", "expected"),
+    [
+        (REDIS, "map", True),
+        (REDIS, "map_users", True),
+        (REDIS, "stream", False),
+        ({}, "map", False),
+        ({**REDIS, "map_broker.type": "redis"}, "map", False),
+    ],
+)
+def test_maps_of_one_process_among_several_are_noticed(values, kind, expected):
+    """Whether the namespace has a name or not."""
+    options, channels = schema.build(values), ChannelOptions(subscription_type=kind)
+
+    for table in (NamespaceTable(channels), NamespaceTable(namespaces={"n": channels})):
+        assert backends.has_lone_maps(options, table) is expected
 
 
 async def test_memory_parts_are_one_engine():

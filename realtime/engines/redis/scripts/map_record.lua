@@ -3,7 +3,7 @@
 -- KEYS  1 state (hash of values), 2 its keys in order (zset), 3 deadlines of keys (zset), 4 versions of keys (hash),
 --       5 record (hash), 6 stream, 7 index of the maps that have deadlines (zset)
 --
--- A value is 8 bytes of offset, 8 of time, 4 of the size of the tags, the tags in msgpack, and the stored publication.
+-- A value is 8 bytes of offset, 8 of time, 4 of the size of the tags, the tags in msgpack, and the rest.
 -- Rules are "<size of the stream>:<its TTL>:<TTL of the record>" in ms, and a size of 0 is a map without a stream: its
 -- epoch is "". The record has them, too, for those who remove what is due.
 
