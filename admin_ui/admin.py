@@ -127,7 +127,10 @@ class NamespaceAdmin(RecordingAdmin[Namespace]):
             "Delta compression and filters",
             {
                 "fields": (("allowed_delta_types", "delta_publish"), "allow_tags_filter"),
-                "description": _LATER,
+                "description": (
+                    "Send what differs from the publication before, and let subscribers choose by tags. "
+                    "A subscription has one or the other."
+                ),
             },
         ),
         (
@@ -161,7 +164,10 @@ class NamespaceAdmin(RecordingAdmin[Namespace]):
                 ),
                 "classes": ("collapse",),
                 "description": (
-                    f"{_LATER} Subscribes to a namespace of another type than stream are refused."
+                    "Channels that keep a value by key: subscribers load all keys and follow what changes. The prefixes "
+                    "put the subscribers of any channel down in such a map. Without effect yet are "
+                    "<code>map.publish_proxy_enabled</code> and <code>map.remove_proxy_enabled</code>: what "
+                    "they would decide is refused with <code>108 not available</code>."
                 ),
             },
         ),

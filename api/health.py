@@ -34,6 +34,7 @@ async def _is_well() -> bool:
             await sync_to_async(_ask_database)()
             node = await ensure_node()
             await node.broker.check()
+            await node.maps.check()
             presence = node.presence
             if presence is not None:
                 await presence.presence_stats(_PROBE)

@@ -1,12 +1,13 @@
 """
-Which broker, presence manager and control bus the options ask for.
+Which broker, presence manager, map broker and control bus the options ask for.
 
 ``engine.type`` names all three at once; ``broker`` and ``presence_manager``, where they are enabled, each replace their
-part. Control messages go the broker's way. The channel layer of the Redis broker becomes ``CHANNEL_LAYERS["realtime"]``.
+part. Maps are where ``map_broker`` says, whatever the engine is. Control messages go the broker's way. The channel layer of the Redis broker becomes ``CHANNEL_LAYERS["realtime"]``.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
@@ -16,15 +17,20 @@ from channels.layers import channel_layers
 from realtime.conf.durations import parse_duration
 from realtime.conf.options import ProcessOptions, RedisOptions
 from realtime.engines.base import Broker, ControlBus, PresenceManager
+from realtime.engines.maps import MapBroker
 from realtime.engines.memory import MemoryEngine
+from realtime.engines.memory_maps import MemoryMaps
 from realtime.engines.redis.addresses import deployments
 from realtime.engines.redis.channel_layer import CAPACITY, RealtimeLoopLayer
 from realtime.engines.redis.detection import settled
-from realtime.engines.redis.engine import RedisEngine, make_layer
+from realtime.engines.redis.engine import RedisEngine, make_layer, make_maps
+from realtime.engines.redis.maps import RedisMaps
 from realtime.engines.redis.presence import RedisPresence
+from realtime.namespaces.table import NamespaceTable
 from realtime.protocol.errors import ConfigError, EngineError
 
 
+_MAPS_SECTION = "map_broker.redis"
 LAYER = "realtime"
 LAYER_BACKEND = "realtime.engines.redis.channel_layer.RealtimeChannelLayer"
 
@@ -42,6 +48,7 @@ class Backends:
     broker: Broker
     presence: PresenceManager
     control_bus: ControlBus
+    maps: MapBroker
     layers: tuple[RealtimeLoopLayer, ...] = ()
 
     async def start(self) -> None:
@@ -51,11 +58,10 @@ class Backends:
 
     async def check_support(self) -> None:
         """Raise ``ConfigError`` where a server lacks what the options ask for; one that is away can't be asked."""
-        if isinstance(self.presence, RedisPresence):
-            try:
-                await self.presence.check_support()
-            except EngineError:
-                return
+        for part in (self.presence, self.maps):
+            if isinstance(part, RedisPresence | RedisMaps):
+                with contextlib.suppress(EngineError):
+                    await part.check_support()
 
     async def close(self) -> None:
         """Let go of what the broker does not; may be called twice."""
@@ -79,6 +85,19 @@ def presence_type(options: ProcessOptions) -> str:
     return manager.type if manager.enabled else options.engine.type
 
 
+def maps_type(options: ProcessOptions) -> str:
+    """Return where maps are."""
+    return options.map_broker.type
+
+
+def has_lone_maps(options: ProcessOptions, table: NamespaceTable) -> bool:
+    """Say whether there are maps that other nodes, with which this one shares its publications, can't see."""
+    is_lone = uses_redis(options) and maps_type(options) == "memory"
+    return is_lone and any(
+        each.is_map for each in (table.without_namespace, *table.namespaces.values())
+    )
+
+
 def check_options(options: ProcessOptions, channel_layer_settings: Mapping[str, Any]) -> None:
     """
     Refuse options and ``CHANNEL_LAYERS`` that can't work together, before anything connects.
@@ -99,6 +118,8 @@ def _redis_sections(options: ProcessOptions) -> list[tuple[str, RedisOptions]]:
         sections.append(_broker_section(options))
     if presence_type(options) == "redis":
         sections.append(_presence_section(options))
+    if maps_type(options) == "redis":
+        sections.append((_MAPS_SECTION, options.map_broker.redis))
     return sections
 
 
@@ -171,7 +192,15 @@ async def make_backends(
             engine = await _engine(path, section, node_id, CAPACITY)
             layers = (engine.layer,)
         presence = engine.presence(section)
-    return Backends(broker, presence, control_bus, layers)
+    maps = await _redis_maps(options) if maps_type(options) == "redis" else MemoryMaps()
+    return Backends(broker, presence, control_bus, maps, layers)
+
+
+async def _redis_maps(options: ProcessOptions) -> RedisMaps:
+    """Make the map broker, on connections of its own: its layer is started and closed by it."""
+    section = options.map_broker.redis
+    places = await settled(deployments(section, parse_duration=parse_duration, path=_MAPS_SECTION))
+    return make_maps(make_layer(places, prefix=section.prefix), section)
 
 
 async def _engine(path: str, section: Any, node_id: str, capacity: int) -> RedisEngine:

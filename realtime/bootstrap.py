@@ -17,7 +17,7 @@ from asgiref.sync import sync_to_async
 from django.conf import settings
 
 from realtime.auth.tokens import TokenVerifier
-from realtime.backends import Backends, make_backends
+from realtime.backends import Backends, has_lone_maps, make_backends
 from realtime.conf import loader
 from realtime.conf.loader import get_options, log_notices
 from realtime.conf.options import ProcessOptions
@@ -116,6 +116,10 @@ async def _build() -> tuple[Node, Backends]:
     log_notices()
     configuration = await _load()
     node_id = str(uuid.uuid4())
+    if has_lone_maps(options, configuration.table):
+        logger.warning(
+            "maps live in this process alone, and other nodes have others: set map_broker.type to redis"
+        )
     backends = await make_backends(options, getattr(settings, "CHANNEL_LAYERS", {}), node_id)
     connection_verifier, subscription_verifier = _verifiers(options)
     node = Node(
@@ -124,6 +128,7 @@ async def _build() -> tuple[Node, Backends]:
         broker=backends.broker,
         presence=backends.presence,
         control_bus=backends.control_bus,
+        maps=backends.maps,
         connection_verifier=connection_verifier,
         subscription_verifier=subscription_verifier,
         version=VERSION,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from realtime.engines.base import HistoryFilter, plain_options
+from realtime.engines.maps import PLAIN_CHANGE, MapChange
 from realtime.protocol import errors
 from realtime.protocol.errors import (
     BadRequestError,
@@ -13,24 +14,30 @@ from realtime.protocol.errors import (
     NotAvailableError,
 )
 from realtime.protocol.messages import (
+    EMPTY,
     Command,
     HistoryResult,
     PresenceResult,
     PresenceStatsResult,
     Publication,
+    PublishRequest,
     Reply,
 )
 from realtime.session.permissions import (
     authorize_history,
+    authorize_map_write,
     authorize_presence,
     authorize_publish,
     check_channel,
+    map_key,
 )
 
 
 if TYPE_CHECKING:
     from realtime.client.client import Client
     from realtime.namespaces.table import Channel
+
+MAP_PUBLISH = 1  # PublishRequest.type
 
 
 async def publish(client: Client, command: Command) -> None:
@@ -40,18 +47,43 @@ async def publish(client: Client, command: Command) -> None:
     session, node = client.session, client.node
     channel = check_channel(node.table, request.channel)
     if request.type:
-        raise NotAvailableError
-    authorize_publish(
+        await _write_map(client, channel, request)
+    else:
+        authorize_publish(
+            channel,
+            data=request.data,
+            user=session.user,
+            is_subscribed=session.is_subscribed(channel.name),
+            is_insecure=node.options.client.insecure,
+        )
+        # A copy, since the payload is a view of the whole frame, which history would keep alive.
+        publication = Publication(data=request.data.copy(), info=session.client_info(channel.name))
+        await node.publish(channel, publication, plain_options(channel.publish_options))
+    client.write_checked(client.wire.encode_published(command.id))
+
+
+async def _write_map(client: Client, channel: Channel, request: PublishRequest) -> None:
+    """Write or remove a map's key; one that is refused by the map itself, not being there, is no error."""
+    session, node = client.session, client.node
+    if request.type != MAP_PUBLISH:
+        raise BadRequestError
+    authorize_map_write(
         channel,
         data=request.data,
         user=session.user,
+        is_removal=request.removed,
         is_subscribed=session.is_subscribed(channel.name),
         is_insecure=node.options.client.insecure,
     )
-    # A copy, since the payload is a view of the whole frame, which history would keep alive.
-    publication = Publication(data=request.data.copy(), info=session.client_info(channel.name))
-    await node.publish(channel, publication, plain_options(channel.publish_options))
-    client.write_checked(client.wire.encode_published(command.id))
+    key = map_key(channel, asked=request.key, client_id=session.client_id, user=session.user)
+    if request.removed:
+        removal = Publication(key=key, removed=True)
+        await node.maps.remove(channel.name, removal, channel.map_rules, PLAIN_CHANGE)
+    else:
+        data = request.data.copy() if request.data else EMPTY
+        publication = Publication(key=key, data=data, info=session.client_info(channel.name))
+        change = MapChange(delta=channel.map_rules.delta)
+        await node.maps.publish(channel.name, publication, channel.map_rules, change)
 
 
 async def presence(client: Client, command: Command) -> Reply:

@@ -17,7 +17,15 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from realtime.namespaces.names import is_namespace_name, split_name
-from realtime.namespaces.options import SUBSCRIPTION_TYPES, ChannelOptions, ChannelRules, MapOptions
+from realtime.namespaces.options import (
+    MAP_MAX_PAGE_SIZE,
+    MAP_MIN_PAGE_SIZE,
+    MAP_PAGE_SIZE,
+    SUBSCRIPTION_TYPES,
+    ChannelOptions,
+    ChannelRules,
+    MapOptions,
+)
 from realtime.namespaces.patterns import ChannelPattern, PatternError
 
 
@@ -30,11 +38,12 @@ SHARED_POLL_MODES = ("", "versionless", "versioned")
 DEFAULT_PROXY = "default"
 
 _PERSONAL = "client.subscribe_to_user_personal_channel"
-_DEFAULT_PAGE_SIZE = 100
-_DEFAULT_MIN_PAGE_SIZE = 100
-_DEFAULT_MAX_PAGE_SIZE = 1000
 _DEFAULT_MAP_STREAM_TTL = 60.0
 _SHORTEST_DURATION = 0.001
+_MAY_BE_NEGATIVE = (
+    "shared_poll.channel_shutdown_delay",  # at once
+    "map.subscribe_catch_up_timeout",  # no limit
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +198,7 @@ class _NamespaceChecks:
     def warnings(self) -> _Found:
         yield from self._useless_streams()
         yield from self._useless_access()
+        yield from self._useless_in_maps()
         yield from self._not_supported()
 
     # --- problems ---
@@ -226,9 +236,7 @@ class _NamespaceChecks:
         for where, seconds in durations.items():
             if not math.isfinite(seconds):
                 yield where, "must be a finite duration"
-            elif (
-                seconds < 0 and where != "shared_poll.channel_shutdown_delay"
-            ):  # there it means at once
+            elif seconds < 0 and where not in _MAY_BE_NEGATIVE:
                 yield where, "must not be negative"
             elif 0 < seconds < _SHORTEST_DURATION:
                 yield where, "must be at least 1ms"
@@ -382,9 +390,9 @@ class _NamespaceChecks:
             yield f"map.{where}", "must not be negative"
         if negative:
             return
-        smallest = maps.min_page_size or _DEFAULT_MIN_PAGE_SIZE
-        default = maps.default_page_size or _DEFAULT_PAGE_SIZE
-        largest = maps.max_page_size or _DEFAULT_MAX_PAGE_SIZE
+        smallest = maps.min_page_size or MAP_MIN_PAGE_SIZE
+        default = maps.default_page_size or MAP_PAGE_SIZE
+        largest = maps.max_page_size or MAP_MAX_PAGE_SIZE
         if not smallest <= default <= largest:
             message = f"must be from min_page_size to max_page_size, {smallest} to {largest}, and is {default}"
             yield "map.default_page_size", message
@@ -467,6 +475,17 @@ class _NamespaceChecks:
                 if getattr(options, where) and not is_on:
                     yield where, f"{operation} is off: calls are answered with 108"
 
+    def _useless_in_maps(self) -> _Found:
+        options = self.options
+        if not options.is_map:
+            return
+        for where in ("history_size", "force_recovery", "force_positioning"):
+            if getattr(options, where):
+                yield where, "has no effect on maps: map.mode decides"
+        for where in ("allow_publish_for_client", "allow_publish_for_subscriber"):
+            if getattr(options, where):
+                yield where, f"has no effect on maps: map.{where} does that"
+
     def _not_supported(self) -> _Found:
         if self.candidate.proxies is None:
             for kind, prefix, is_enabled, _ in self._proxy_uses():
@@ -479,6 +498,6 @@ class _NamespaceChecks:
                         f"proxies come with a later version, until then this {effect}",
                     )
         is_poll = self.options.subscription_type == "shared_poll"
-        if self.options.is_map or (is_poll and self.candidate.has_shared_poll_secret is None):
+        if is_poll and self.candidate.has_shared_poll_secret is None:
             message = "comes with a later version, until then subscribes are refused"
             yield "subscription_type", f"{self.options.subscription_type} {message}"

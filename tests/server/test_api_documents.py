@@ -17,7 +17,9 @@ from drf_spectacular.validation import validate_schema
 from api import health, urls
 from api.methods import METHODS
 from realtime.conf.options import ProcessOptions
+from realtime.engines.memory_maps import MemoryMaps
 from realtime.protocol import api_messages
+from realtime.protocol.errors import EngineError
 from tests.server.api_world import KEY, make_options, open_world
 
 
@@ -154,17 +156,30 @@ async def test_health_answers_any_verb(routes: Any, verb: str) -> None:
     assert response.content == (b"" if verb == "HEAD" else b"{}")
 
 
+class AwayMaps(MemoryMaps):
+    """Maps on a server that is away."""
+
+    async def check(self) -> None:
+        """Fail."""
+        message = "away"
+        raise EngineError(message)
+
+
 @pytest.mark.django_db(transaction=True)
 async def test_deep_health_asks_database_and_engine(routes: Any) -> None:
-    """A broken engine makes it 503."""
+    """A broken engine makes it 503, and so does a server of maps that is away."""
     routes(_with(ProcessOptions(), "health", enabled=True))
     async with open_world(make_options()) as world:
         well = await AsyncClient().get("/health?deep=1")
         world.engine.is_broken = True
         ill = await AsyncClient().get("/health?deep=1")
+        world.engine.is_broken = False
+        world.node.maps = AwayMaps()
+        mapless = await AsyncClient().get("/health?deep=1")
 
     assert (well.status_code, well.content) == (200, b"{}")
     assert (ill.status_code, ill.content) == (503, b"{}")
+    assert mapless.status_code == 503
 
 
 async def test_deep_health_without_database(routes: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,9 +13,11 @@ from __future__ import annotations
 import os
 import string
 from struct import Struct
+from struct import error as StructError  # noqa: N812 -- it names one of its own
 
 import msgspec
 
+from realtime.engines.maps import MapEntry
 from realtime.protocol.errors import EngineError
 from realtime.protocol.framing import MalformedFrame
 from realtime.protocol.messages import ClientInfo, Publication, payload
@@ -70,7 +72,31 @@ class LeaveMessage(msgspec.Struct, gc=False, tag_field="type", tag="realtime.lea
     info: InfoFields
 
 
-GroupMessage = PublicationMessage | JoinMessage | LeaveMessage
+class ChangeMessage(
+    msgspec.Struct, gc=False, tag_field="type", tag="realtime.change", omit_defaults=True
+):
+    """
+    A change of a map's key.
+
+    As ``PublicationMessage``, but ``previous`` is the stored value that the key had before. A type of its own, so that
+    reading publications costs what it did.
+    """
+
+    channel: str
+    key: str
+    time: float = 0.0
+    info: InfoFields | None = None
+    tags: dict[str, str] | None = None
+    version: int = 0
+    removed: bool = False
+    delta: bool = False
+    data: bytes = b""
+    offset: int = 0
+    epoch: str = ""
+    previous: bytes | None = None
+
+
+GroupMessage = PublicationMessage | JoinMessage | LeaveMessage | ChangeMessage
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(GroupMessage)
@@ -109,6 +135,24 @@ _FIXMAP = 0x80
 def channel_field(channel: str) -> bytes:
     """Encode the part of a head that is the same for all publications of a channel."""
     return _TYPE + b"\xa7channel" + _encoder.encode(channel) + b"\xa4time"
+
+
+_CHANGE_TYPE = b"\xa4type" + _encoder.encode("realtime.change")
+
+
+def change_field(channel: str) -> bytes:
+    """Encode the part of a head that is the same for all changes of a map."""
+    return _CHANGE_TYPE + b"\xa7channel" + _encoder.encode(channel)
+
+
+def key_field(change_part: bytes, key: str) -> bytes:
+    """Encode the part of a head that is the same for all writes of a key; it counts as one later field."""
+    return b"%b\xa3key%b\xa4time" % (change_part, _encoder.encode(key))
+
+
+def time_field(change_part: bytes, published_at: float) -> bytes:
+    """Encode what a script begins a removal's message with, behind the number of its fields."""
+    return b"%b\xa4time%b" % (change_part, _pack_double(_FLOAT64, published_at))
 
 
 def publication_head(
@@ -207,6 +251,100 @@ def _varint(value: int) -> bytes:
         value >>= 7
     encoded.append(value)
     return bytes(encoded)
+
+
+# --- what is stored of maps -------------------------------------------------------------------------
+
+# A key's value is its offset, and then what its entry in the stream has: time, size of the tags, tags, and the rest. Tags
+# stand alone for the scripts that put removals together. All of it is msgpack, since maps are read by the page: 100 keys
+# take 190 µs, against 670 in Protobuf.
+_offset = Struct(">Q")
+_time_and_size = Struct(">QI")
+_time = Struct(">Q")
+_tags_decoder = msgspec.msgpack.Decoder(dict[str, str])
+
+
+class _Written(msgspec.Struct, gc=False, array_like=True):
+    """What a write's entry has beside time and tags."""
+
+    data: bytes
+    info: InfoFields | None
+    version: int
+
+
+_written_decoder = msgspec.msgpack.Decoder(_Written)
+_WRITTEN_HEAD = b"\x93\xc6"  # an array of three, whose first is a payload with its size in 4 bytes
+_NOTHING_MORE = _encoder.encode(None) + _encoder.encode(0)
+
+
+def encode_tags(tags: dict[str, str] | None) -> bytes:
+    """Encode tags for a removal's message; none at all are empty."""
+    return _encoder.encode(tags) if tags else b""
+
+
+def written_parts(publication: Publication, size: int, time_ms: int) -> tuple[bytes, bytes]:
+    """Return what stands before and behind the payload (of ``size`` bytes) in a write's entry."""
+    tags = encode_tags(publication.tags)
+    head = b"%b%b%b%b" % (
+        _time_and_size.pack(time_ms, len(tags)),
+        tags,
+        _WRITTEN_HEAD,
+        size.to_bytes(4),
+    )
+    info = publication.info
+    if info is None and not publication.version:
+        return head, _NOTHING_MORE
+    fields = None if info is None else info_fields(info)
+    return head, _encoder.encode(fields) + _encoder.encode(publication.version)
+
+
+def removal_head(time_ms: int) -> bytes:
+    """Encode what stands before a removal's tags in the stream."""
+    return _time.pack(time_ms)
+
+
+def read_value(key: str, value: bytes, epoch: str = "") -> MapEntry:
+    """Read a key's value; ``epoch`` is the map's. Raises ``EngineError`` where somebody else's stands."""
+    if len(value) < _offset.size:
+        raise EngineError(_NO_VALUE)
+    return read_written(key, value[_offset.size :], _offset.unpack_from(value)[0], epoch)
+
+
+def read_written(key: str, body: bytes, offset: int, epoch: str = "") -> MapEntry:
+    """Read a write in the stream; raises ``EngineError``."""
+    try:
+        time_ms, size = _time_and_size.unpack_from(body)
+        begin = _time_and_size.size + size
+        written = _written_decoder.decode(body[begin:])
+        tags = _tags_decoder.decode(body[_time_and_size.size : begin]) if size else None
+    except (StructError, msgspec.MsgspecError) as error:
+        raise EngineError(_NO_VALUE) from error
+    publication = Publication(
+        payload(written.data),
+        None if written.info is None else client_info(written.info),
+        offset,
+        tags,
+        key=key,
+        epoch=epoch if offset == 1 else "",
+        version=written.version,
+    )
+    return MapEntry(publication, time_ms)
+
+
+def read_removed(key: str, body: bytes, offset: int, epoch: str = "") -> MapEntry:
+    """Read a removal in the stream; raises ``EngineError``."""
+    encoded = body[_time.size :]
+    try:
+        (time_ms,) = _time.unpack_from(body)
+        tags = _tags_decoder.decode(encoded) if encoded else None
+    except (StructError, msgspec.MsgspecError) as error:
+        raise EngineError(_NO_VALUE) from error
+    epoch = epoch if offset == 1 else ""
+    removal = Publication(offset=offset, tags=tags, key=key, removed=True, epoch=epoch)
+    return MapEntry(removal, time_ms)
+
+
+_NO_VALUE = "a map's stored value is malformed"
 
 
 # --- epochs -----------------------------------------------------------------------------------------

@@ -1,0 +1,963 @@
+"""Maps: how a client loads, follows and comes back to one, and that it has what the publisher wrote whatever happens."""
+
+from __future__ import annotations
+
+import json
+import random
+
+import pytest
+from msgspec import Raw
+
+from realtime.engines.maps import EVERYTHING, PLAIN_CHANGE, MapChange, StateFilter
+from realtime.protocol.messages import Publication
+from tests.unit.client.map_readers import BusyMaps, MapReader
+
+
+ENCODINGS = pytest.mark.parametrize("is_json", [True, False], ids=["json", "protobuf"])
+ODD = {"key": "kind", "cmp": "eq", "val": "odd"}
+
+
+async def put(node, channel, key, value, change=PLAIN_CHANGE, **fields):
+    found = node.table.resolve(channel)
+    data = value if isinstance(value, bytes) else json.dumps(value).encode()
+    publication = Publication(key=key, data=Raw(data), **fields)
+    return await node.maps.publish(channel, publication, found.map_rules, change)
+
+
+async def take(node, channel, key):
+    removal = Publication(key=key, removed=True)
+    return await node.maps.remove(
+        channel, removal, node.table.resolve(channel).map_rules, PLAIN_CHANGE
+    )
+
+
+async def stored(node, channel):
+    """What the map is."""
+    rules = node.table.resolve(channel).map_rules
+    page = await node.maps.read_state(channel, rules, StateFilter(limit=EVERYTHING))
+    return {each.publication.key: bytes(each.publication.data) for each in page.entries}
+
+
+def text(number):
+    """A document that changes little."""
+    words = "Ein Absatz, der bleibt: äöü€. " * 4
+    return json.dumps({"text": words, "n": number}, ensure_ascii=False).encode()
+
+
+def use(node, store):
+    """Have a node work with another store."""
+    node.maps = store
+    store._on_publication = node.on_publication
+    return store
+
+
+# --- loading ------------------------------------------------------------------------------------------
+
+
+@ENCODINGS
+@pytest.mark.parametrize("channel", ["board:a", "things:a", "cursors:a"])
+async def test_a_small_map_comes_in_one_reply(node, channel, is_json):
+    """State, position and what the mode has; then changes come live, removals too."""
+    for number in range(3):
+        await put(node, channel, f"k{number}", number)
+    reader = MapReader(node, channel, is_json=is_json)
+
+    result = reader.come()
+
+    assert "phase" not in result
+    assert len(reader.results) == 1
+    has_stream = not channel.startswith("cursors")
+    assert result.get("recoverable", False) is has_stream
+    assert result.get("positioned", False) is has_stream
+    assert result.get("offset", 0) == (3 if has_stream else 0)
+    assert bool(result.get("epoch")) is has_stream
+    await put(node, channel, "k1", "other")
+    await put(node, channel, "new", {"a": 1})
+    await take(node, channel, "k0")
+    await take(node, channel, "not there")
+    reader.read()
+    assert {key: json.loads(value) for key, value in reader.values.items()} == {
+        "k1": "other",
+        "k2": 2,
+        "new": {"a": 1},
+    }
+    assert len(reader.pushes) == 3
+    assert reader.pushes[-1] == {"key": "k0", "removed": True} | (
+        {"offset": 6} if has_stream else {}
+    )
+
+
+@ENCODINGS
+async def test_a_map_comes_in_pages_from_one_position(node, is_json):
+    """Every page tells the first one's offset; what changed since is in none of them, and follows."""
+    for number in range(8):
+        await put(node, "board:a", f"k{number}", number)
+    reader = MapReader(node, "board:a", is_json=is_json)
+    reader.connect()
+    first = reader.ask(phase=2)["subscribe"]
+    await put(node, "board:a", "k7", "changed")
+    await put(node, "board:a", "k9", "new")
+    await take(node, "board:a", "k3")
+    position = {"offset": first["offset"], "epoch": first["epoch"]}
+
+    second = reader.ask(phase=2, cursor=first["cursor"], **position)["subscribe"]
+    third = reader.ask(phase=2, cursor=second["cursor"], **position)["subscribe"]
+
+    assert [each["key"] for each in first["state"]] == ["k0", "k1", "k2"]
+    assert [each["key"] for each in second["state"]] == ["k4", "k5", "k6"]
+    assert second["offset"] == first["offset"] == 8
+    assert (first["phase"], second["phase"], third.get("phase", 0)) == (2, 2, 0)
+    assert "state" not in third
+    assert [(each["key"], each["offset"]) for each in third["publications"]] == [
+        ("k7", 9),
+        ("k9", 10),
+        ("k3", 11),
+    ]
+    assert third["offset"] == 11
+
+
+@pytest.mark.parametrize(
+    ("limit", "size"), [(0, 3), (-1, 3), (1, 1), (5, 5), (10, 10), (11, 10), (1000, 10)]
+)
+async def test_a_page_is_as_large_as_asked_within_bounds(node, limit, size):
+    """The namespace has a default, a least and a most."""
+    for number in range(15):
+        await put(node, "board:a", f"k{number:02}", number)
+    reader = MapReader(node, "board:a")
+    reader.connect()
+
+    result = reader.ask(phase=2, limit=limit)["subscribe"]
+
+    assert len(result["state"]) == size
+
+
+async def test_who_is_far_behind_catches_up_in_pages(node):
+    """After the last page of state there are pages of changes, up to where the stream was at the first of them."""
+    for number in range(4):
+        await put(node, "board:a", f"k{number}", number)
+    reader = MapReader(node, "board:a", limit=3)
+    reader.connect()
+    page = reader.ask(phase=2)["subscribe"]
+    position = {"offset": page["offset"], "epoch": page["epoch"]}
+    for number in range(10):
+        await put(node, "board:a", f"k{number % 4}", number)
+
+    last = reader.ask(phase=2, cursor=page["cursor"], **position)["subscribe"]
+    assert (last["phase"], last.get("cursor", "")) == (2, "")
+    offsets = []
+    while True:
+        step = reader.ask(phase=1, **position)["subscribe"]
+        position["offset"] = step["offset"]
+        offsets.append([each["offset"] for each in step["publications"]])
+        assert step["epoch"] == page["epoch"]
+        if not step.get("phase"):
+            break
+        assert "recoverable" not in step
+        await put(node, "board:a", "busy", position["offset"])
+
+    # The goal is where the stream was then (14): what came after it came with the last page.
+    assert offsets == [[5, 6, 7], [8, 9, 10], [11, 12, 13], [14, 15, 16, 17]]
+    assert step["recoverable"]
+    assert not step.get("recovered")
+
+
+@pytest.mark.parametrize("channel", ["board:a", "things:a", "cursors:a"])
+async def test_a_map_that_changes_while_it_is_read_ends_right(node, clock, channel):
+    """Between any two steps of the server keys come, change and go; nothing is seen twice or missed."""
+    rng = random.Random(7)
+    store = use(node, BusyMaps(clock))
+    for number in range(25):
+        await put(node, channel, f"k{number:02}", number)
+
+    async def happen():
+        key = f"k{rng.randrange(30):02}"
+        if rng.random() < 0.3:
+            await take(node, channel, key)
+        else:
+            await put(node, channel, key, rng.randrange(1000))
+
+    store.meanwhile = happen
+    for _ in range(20):
+        reader = MapReader(node, channel)
+        reader.come()
+        reader.read()
+        store.meanwhile, before = None, store.meanwhile
+        assert reader.values == await stored(node, channel)
+        await put(node, channel, "k00", "last")
+        reader.read()
+        assert reader.values == await stored(node, channel)
+        store.meanwhile = before
+        reader.drop()
+
+
+async def test_more_changes_than_are_caught_up_with_begin_the_load_anew(node):
+    """More than the limit of a transition, while the last page is read: 112, and then from nothing."""
+    for number in range(4):
+        await put(node, "board:a", f"k{number}", number)
+    reader = MapReader(node, "board:a", limit=10)
+    reader.connect()
+    page = reader.ask(phase=2, limit=3)["subscribe"]
+    for number in range(21):
+        await put(node, "board:a", "busy", number)
+
+    answer = reader.ask(phase=0, offset=page["offset"], epoch=page["epoch"])
+
+    assert answer["error"]["code"] == 112
+    assert not reader.connection.client.session.subscriptions
+    reader.subscribe()
+    assert reader.values == await stored(node, "board:a")
+
+
+@pytest.mark.parametrize("when", ["state", "changes", "live"])
+async def test_a_map_that_is_cleared_while_it_is_read_is_read_anew(node, when):
+    """Every step notices another epoch."""
+    for number in range(4):
+        await put(node, "board:a", f"k{number}", number)
+    reader = MapReader(node, "board:a")
+    reader.connect()
+    page = reader.ask(phase=2)["subscribe"]
+    position = {"offset": page["offset"], "epoch": page["epoch"]}
+    await node.maps.clear("board:a")
+    await put(node, "board:a", "x", 1)
+    request = {
+        "state": {"phase": 2, "cursor": page["cursor"]},
+        "changes": {"phase": 1},
+        "live": {"phase": 0},
+    }[when]
+
+    assert reader.ask(**request, **position)["error"]["code"] == 112
+    assert not reader.connection.client.session.subscriptions
+    assert not node.hub.rooms
+
+
+# --- what is refused ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("channel", "request_", "code"),
+    [
+        ("board:a", {"phase": 2, "cursor": "x"}, 103),
+        ("board:a", {"phase": 1}, 103),
+        ("board:a", {"phase": 3}, 107),
+        ("board:a", {"phase": -1}, 107),
+        ("board:a", {"phase": 0}, 112),
+        ("board:a", {"phase": 0, "epoch": "other"}, 112),
+        ("board:a", {"phase": 1, "recover": True}, 112),
+        ("board:a", {"phase": 1, "recover": True, "epoch": "other"}, 112),
+        ("board:a", {"phase": 2, "type": 2}, 103),
+        ("board:a", {"phase": 2, "type": 0}, 103),
+        ("hist:a", {"phase": 2}, 103),
+        ("clients:a", {"phase": 2, "type": 3}, 103),
+        ("nowhere:a", {"phase": 2}, 102),
+        ("board:ä", {"phase": 2}, 107),
+        ("cursors:a", {"phase": 1}, 107),
+        ("cursors:a", {"phase": 1, "recover": True}, 107),
+        ("cursors:a", {"phase": 0, "recover": True, "epoch": "x"}, 112),
+        ("things:a", {"phase": 2, "tf": ODD}, 107),
+        ("board:a", {"phase": 2, "tf": {}}, 107),
+        ("$board:a", {"phase": 2}, 103),
+    ],
+)
+async def test_what_makes_no_sense_is_refused_and_leaves_nothing(node, channel, request_, code):
+    """With the reference's codes."""
+    reader = MapReader(node, channel)
+    reader.connect()
+
+    assert reader.ask(**request_)["error"]["code"] == code
+    assert not reader.connection.client.session.subscriptions
+    assert not node.hub.rooms
+
+
+async def test_an_unknown_delta_ends_the_connection(node):
+    """Whatever the step."""
+    reader = MapReader(node, "board:a")
+    reader.connect()
+
+    reader.send({"id": 2, "subscribe": {"channel": "board:a", "type": 1, "phase": 2, "delta": "x"}})
+
+    assert reader.connection.closed[0] == 3501
+
+
+async def test_one_that_is_there_or_coming_is_not_begun_again(node):
+    """105 while a load goes on, which it does afterwards, and when it is live."""
+    for number in range(5):
+        await put(node, "board:a", f"k{number}", number)
+    reader = MapReader(node, "board:a")
+    reader.connect()
+    page = reader.ask(phase=2)["subscribe"]
+
+    assert reader.ask(phase=2)["error"]["code"] == 105
+    position = {"offset": page["offset"], "epoch": page["epoch"]}
+    assert "subscribe" in reader.ask(phase=2, cursor=page["cursor"], **position)
+    for request in ({"phase": 2}, {"phase": 1}, {"phase": 0}, {"phase": 2, "cursor": "k1"}):
+        assert reader.ask(**request)["error"]["code"] == 105
+
+
+async def test_loads_count_for_the_limit_of_channels(make_node, options):
+    """As channels do."""
+    from msgspec.structs import replace
+
+    node = await make_node(replace(options, client=replace(options.client, channel_limit=2)))
+    for number in range(5):
+        await put(node, "board:a", f"k{number}", number)
+    reader = MapReader(node, "board:a")
+    reader.connect()
+    reader.ask(phase=2)
+    reader.ask(phase=2, channel="board:b")
+
+    assert reader.ask(phase=2, channel="board:c")["error"]["code"] == 106
+
+
+async def test_what_was_granted_first_holds_for_the_whole_load(node, connect):
+    """A token is asked for once: the pages after the first carry none, or an old one."""
+    import jwt
+
+    from tests.unit.client.conftest import SECRET
+
+    for number in range(5):
+        await put(node, "$board:a", f"k{number}", number)
+    claims = {"channel": "$board:a", "exp": int(node.clock()) + 100, "b64data": "eyJhIjoxfQ=="}
+    reader = MapReader(node, "$board:a")
+    reader.connect()
+    token = jwt.encode(claims, SECRET, algorithm="HS256")
+
+    page = reader.ask(phase=2, token=token)["subscribe"]
+    last = reader.ask(
+        phase=2, token="old", cursor=page["cursor"], offset=page["offset"], epoch=page["epoch"]
+    )["subscribe"]
+
+    assert (last["expires"], last["ttl"], last["data"]) == (True, 100, {"a": 1})
+    assert "expires" not in page
+
+
+async def test_a_load_that_takes_too_long_ends_the_connection_when_it_goes_on(node, clock):
+    """3008 for the one that is continued; the others go in silence when another map is asked for."""
+    for name in "abc":
+        for number in range(5):
+            await put(node, f"board:{name}", f"k{number}", number)
+    reader = MapReader(node, "board:a")
+    reader.connect()
+    pages = {name: reader.ask(phase=2, channel=f"board:{name}")["subscribe"] for name in "ab"}
+    clock.now += 5.5
+
+    assert "subscribe" in reader.ask(phase=2, channel="board:c")
+    assert set(reader.connection.client.session.subscriptions) == {"board:c"}
+    reader.ask(phase=2)
+    clock.now += 5.5
+    reader.send(
+        {
+            "id": 9,
+            "subscribe": {
+                "channel": "board:a",
+                "type": 1,
+                "phase": 2,
+                "cursor": pages["a"]["cursor"],
+            },
+        }
+    )
+
+    assert reader.connection.closed == (3008, "slow")
+
+
+async def test_a_late_load_may_begin_anew(node, clock):
+    """Its client gave it up; nothing of it is left to say 105."""
+    for number in range(5):
+        await put(node, "board:a", f"k{number}", number)
+    reader = MapReader(node, "board:a")
+    reader.connect()
+    reader.ask(phase=2)
+    clock.now += 6
+
+    assert len(reader.ask(phase=2)["subscribe"]["state"]) == 3
+
+
+async def test_leaving_while_it_loads_is_answered_at_once(node):
+    """And the channel may be asked for again."""
+    for number in range(5):
+        await put(node, "cursors:a", f"k{number}", number)
+    reader = MapReader(node, "cursors:a")
+    reader.connect()
+    reader.ask(phase=2)
+    assert node.hub.rooms
+
+    reader.send({"id": 3, "unsubscribe": {"channel": "cursors:a"}})
+
+    assert reader.take() == [{"id": 3, "unsubscribe": {}}]
+    assert not node.hub.rooms
+    assert "subscribe" in reader.ask(phase=2)
+
+
+async def test_nothing_is_held_back_for_ever_for_who_does_not_go_on(node, clock):
+    """The connection's tick stops that; its client is told all the same when it goes on."""
+    for number in range(5):
+        await put(node, "cursors:a", f"k{number}", number)
+    reader = MapReader(node, "cursors:a")
+    reader.connect()
+    page = reader.ask(phase=2)["subscribe"]
+    for number in range(500):
+        await put(node, "cursors:a", f"k{number % 5}", number)
+    (subscription,) = reader.connection.client.session.subscriptions.values()
+    assert len(list(subscription.buffer)) == 5
+    clock.now += 6
+
+    reader.connection.client.maintain(clock.now)
+
+    assert not node.hub.rooms
+    reader.send(
+        {
+            "id": 9,
+            "subscribe": {"channel": "cursors:a", "type": 1, "phase": 2, "cursor": page["cursor"]},
+        }
+    )
+    assert reader.connection.closed == (3008, "slow")
+
+
+async def test_a_backend_that_fails_is_no_end_of_the_connection(node, clock, monkeypatch):
+    """A temporary error, after which the SDK tries again; nothing is left behind."""
+    from realtime.protocol.errors import EngineError
+
+    async def fail(*arguments):
+        raise EngineError("away")
+
+    monkeypatch.setattr(node.maps, "read_state", fail)
+    reader = MapReader(node, "board:a")
+    reader.connect()
+
+    answer = reader.ask(phase=2)
+
+    assert answer["error"] == {"code": 100, "message": "internal server error", "temporary": True}
+    assert not reader.connection.client.session.subscriptions
+    assert reader.connection.closed is None
+
+
+# --- coming back --------------------------------------------------------------------------------------
+
+
+@ENCODINGS
+@pytest.mark.parametrize("channel", ["board:a", "things:a"])
+async def test_who_was_away_gets_what_changed(node, channel, is_json):
+    """Only that, in one reply that says so; and nothing where nothing did."""
+    for number in range(9):
+        await put(node, channel, f"k{number}", number)
+    reader = MapReader(node, channel, is_json=is_json)
+    reader.come()
+    reader.drop()
+    await put(node, channel, "k1", "other")
+    await take(node, channel, "k2")
+
+    result = reader.come()
+
+    assert (result["recovered"], result["was_recovering"]) == (True, True)
+    assert "state" not in result
+    assert result["offset"] == 11
+    assert len(result["publications"]) == 2
+    assert reader.loads == 1
+    reader.drop()
+    assert reader.come()["recovered"] is True
+    await put(node, channel, "k3", "live")
+    reader.read()
+    assert reader.values == await stored(node, channel)
+
+
+async def test_who_was_away_for_long_gets_pages_of_changes(node):
+    """As many as it takes; the last one says that it is recovered."""
+    reader = MapReader(node, "board:a", limit=5)
+    reader.come()
+    reader.drop()
+    for number in range(23):
+        await put(node, "board:a", f"k{number}", number)
+
+    result = reader.come()
+
+    assert result["recovered"] is True
+    assert [len(each["publications"]) for each in reader.results[1:]] == [5, 5, 5, 5, 3]
+    assert reader.values == await stored(node, "board:a")
+
+
+async def test_phase_zero_recovers_too(node):
+    """Straight to live, with at most as much as may be missed."""
+    reader = MapReader(node, "board:a")
+    reader.come()
+    offset, epoch = reader.offset, reader.epoch
+    reader.drop()
+    for number in range(20):
+        await put(node, "board:a", f"k{number}", number)
+    reader.connect()
+
+    result = reader.ask(phase=0, recover=True, offset=offset, epoch=epoch)["subscribe"]
+
+    assert result["recovered"] is True
+    assert len(result["publications"]) == 20
+
+
+async def test_phase_zero_without_recovering_joins_where_the_client_is(node):
+    """With the map's epoch it is let in, and nobody says recovered."""
+    await put(node, "board:a", "k", 1)
+    reader = MapReader(node, "board:a")
+    reader.connect()
+    epoch = (await put(node, "board:a", "k", 2)).position.epoch
+
+    result = reader.ask(phase=0, offset=1, epoch=epoch)["subscribe"]
+
+    assert [each["offset"] for each in result["publications"]] == [2]
+    assert "recovered" not in result
+    assert "was_recovering" not in result
+
+
+async def test_a_map_without_stream_may_be_joined_without_state(node):
+    """What changes from then on."""
+    await put(node, "cursors:a", "k", 1)
+    reader = MapReader(node, "cursors:a")
+    reader.connect()
+
+    assert reader.ask(phase=0)["subscribe"] == {"type": 1}
+    await put(node, "cursors:a", "k", 2)
+    (push,) = reader.take()
+    assert push["push"]["pub"] == {"key": "k", "data": 2}
+
+
+@pytest.mark.parametrize("loss", ["clear", "restart", "size", "time", "all time", "ahead"])
+async def test_who_can_not_be_brought_back_begins_anew(node, clock, loss):
+    """Whatever the reason, also where the stream has nothing left at all: nobody is told that it recovered."""
+    for number in range(4):
+        await put(node, "board:a", f"k{number}", number)
+    reader = MapReader(node, "board:a")
+    reader.come()
+    reader.drop()
+    if loss == "ahead":
+        reader.offset += 5
+    elif loss == "size":
+        for number in range(60):
+            await put(node, "board:a", "k1", number)
+    else:
+        await put(node, "board:a", "k1", "missed")
+        if loss == "clear":
+            await node.maps.clear("board:a")
+        elif loss == "restart":
+            use(node, BusyMaps(clock))
+        else:
+            clock.now += 61
+            node.maps.sweep(clock.now)
+        if loss in ("clear", "restart", "time"):
+            await put(node, "board:a", "k2", "after")
+
+    result = reader.come()
+
+    assert reader.errors == [112]
+    assert reader.loads == 2
+    assert "recovered" not in result
+    assert reader.values == await stored(node, "board:a")
+
+
+# --- live ---------------------------------------------------------------------------------------------
+
+
+async def test_a_key_that_expires_is_removed_live(node, clock):
+    """Its removal is a change like others."""
+    await put(node, "things:a", "k", 1)
+    reader = MapReader(node, "things:a")
+    reader.come()
+    clock.now += 61
+
+    node.maps.sweep(clock.now)
+
+    reader.read()
+    assert reader.values == {}
+    assert reader.offset == 2
+
+
+async def test_a_map_that_lost_a_change_is_told_by_the_next(node):
+    """2500, after which the SDK recovers what the stream has."""
+    reader = MapReader(node, "board:a")
+    reader.come()
+    node.maps._on_publication = lambda *a, **k: None
+    await put(node, "board:a", "lost", 1)
+    use(node, node.maps)
+    await put(node, "board:a", "next", 2)
+
+    reader.read()
+
+    assert reader.unsubscribed == [2500]
+    assert reader.subscribe()["recovered"] is True
+    assert reader.values == await stored(node, "board:a")
+
+
+@pytest.mark.parametrize("what", ["lost", "cleared", "fell back"])
+async def test_a_quiet_map_is_compared_with_its_stream(node, clock, monkeypatch, what):
+    """Within the delay of the check; a map that fell back gets another epoch, so that nobody recovers over it."""
+    monkeypatch.setattr("realtime.node.node.RECHECK_DELAY", 0)
+    for number in range(3):
+        await put(node, "board:a", f"k{number}", number)
+    reader = MapReader(node, "board:a")
+    reader.come()
+    epoch = reader.epoch
+    node._checked.clear()
+    await node._keep_house()
+    if what == "lost":
+        node.maps._on_publication = lambda *a, **k: None
+        await put(node, "board:a", "lost", 1)
+        use(node, node.maps)
+    elif what == "cleared":
+        await node.maps.clear("board:a")
+    else:
+        node.hub.rooms["board:a"].offset += 1
+    await node._keep_house()
+    reader.read()
+    assert reader.unsubscribed == []
+    clock.now += node.options.client.channel_position_check_delay + 1
+
+    await node._keep_house()
+
+    reader.read()
+    assert reader.unsubscribed == [2500]
+    reader.subscribe()
+    assert reader.values == await stored(node, "board:a")
+    assert (reader.epoch == epoch) is (what == "lost")
+
+
+async def test_what_may_be_lost_of_a_map_without_positions_is_loaded_again(node):
+    """Nobody could tell afterwards. Who loads at that moment is told when it is live; others are left alone."""
+    for number in range(5):
+        await put(node, "cursors:a", f"k{number}", number)
+    live, loading = MapReader(node, "cursors:a", limit=10), MapReader(node, "cursors:a")
+    board = MapReader(node, "board:a")
+    live.come()
+    board.come()
+    loading.connect()
+    page = loading.ask(phase=2)["subscribe"]
+
+    node.on_lost(("board:a", "cursors:a", "hist:a"))
+
+    live.read()
+    assert live.unsubscribed == [2500]
+    loading.ask(phase=2, cursor=page["cursor"])
+    loading._is_live = True
+    loading.read()
+    assert loading.unsubscribed == [2500]
+    board.read()
+    assert board.unsubscribed == []
+
+
+async def test_joins_and_presence_of_a_map_are_those_of_any_channel(make_node, options):
+    """A subscriber is in presence, and its join is told to those before it."""
+    from msgspec.structs import replace
+
+    from realtime.namespaces.table import NamespaceTable
+    from tests.unit.client.conftest import NAMESPACES, OPEN
+
+    node = await make_node(options)
+    social = replace(
+        NAMESPACES["board"], presence=True, join_leave=True, force_push_join_leave=True
+    )
+    node.table = NamespaceTable(OPEN, {"social": social})
+    first, second = MapReader(node, "social:a"), MapReader(node, "social:a")
+    first.come()
+    second.come()
+    (push,) = first.take()
+    assert push["push"]["join"]["info"]["client"] == second.connection.client.session.client_id
+    assert len(await node.presence.presence("social:a")) == 2
+
+    second.drop()
+
+    (push,) = first.take()
+    assert "leave" in push["push"]
+    assert len(await node.presence.presence("social:a")) == 1
+
+
+# --- deltas -------------------------------------------------------------------------------------------
+
+DELTA = {"delta": "fossil"}
+ALLOWED = MapChange(delta=True)
+
+
+@ENCODINGS
+async def test_a_key_s_changes_are_patches_to_its_own(node, is_json):
+    """From the first one on: the client has every key from the state. New keys and those after a removal are whole."""
+    await put(node, "board:a", "a", text(1))
+    await put(node, "board:a", "b", text(2))
+    reader = MapReader(node, "board:a", is_json=is_json, **DELTA)
+    plain = MapReader(node, "board:a", is_json=is_json)
+
+    assert reader.come()["delta"] is True
+    assert "delta" not in plain.come()
+    for key, number in (("b", 3), ("a", 4), ("b", 5), ("new", 6), ("new", 7)):
+        await put(node, "board:a", key, text(number), ALLOWED)
+    await take(node, "board:a", "a")
+    await put(node, "board:a", "a", text(8), ALLOWED)
+    await put(node, "board:a", "b", text(9))  # the publisher does not allow it
+    reader.read()
+    plain.read()
+
+    assert reader.values == await stored(node, "board:a")
+    assert [bool(each.get("delta")) for each in reader.pushes] == [
+        *(True, True, True, False, True),
+        *(False, False, False),
+    ]
+    assert reader.patches == node.hub.patched == 4
+    assert {key: json.loads(each) for key, each in plain.values.items()} == {
+        key: json.loads(each) for key, each in reader.values.items()
+    }
+
+
+@ENCODINGS
+async def test_who_comes_back_gets_patches_to_what_it_surely_has(node, is_json):
+    """A key's first change after that is whole: it may have come with a position and nothing else."""
+    for key in "abc":
+        await put(node, "board:a", key, text(0))
+    reader = MapReader(node, "board:a", is_json=is_json, **DELTA)
+    steady = MapReader(node, "board:a", is_json=is_json, **DELTA)
+    reader.come()
+    steady.come()
+    reader.drop()
+    for number in (1, 2):
+        await put(node, "board:a", "a", text(number), ALLOWED)
+    result = reader.come()
+    assert [bool(each.get("delta")) for each in result["publications"]] == [False, True]
+
+    for key, number in (("a", 3), ("b", 4), ("b", 5)):
+        await put(node, "board:a", key, text(number), ALLOWED)
+
+    reader.read()
+    steady.read()
+    assert [bool(each.get("delta")) for each in reader.pushes] == [True, False, True]
+    assert [bool(each.get("delta")) for each in steady.pushes] == [True] * 5
+    assert reader.values == steady.values == await stored(node, "board:a")
+
+
+@ENCODINGS
+async def test_a_slow_reader_goes_on_with_patches(node, is_json):
+    """What is written to it alone, and what it is owed when it is back among the others."""
+    for key in "ab":
+        await put(node, "board:a", key, text(0))
+    reader = MapReader(node, "board:a", is_json=is_json, **DELTA)
+    reader.come()
+    for number, step in enumerate([None, reader.pause, None, reader.resume, None]):
+        if step:
+            step()
+        await put(node, "board:a", "a", text(number), ALLOWED)
+    reader.read()
+
+    assert reader.values == await stored(node, "board:a")
+    assert reader.patches == 5
+
+
+async def test_what_was_delivered_otherwise_is_no_base(node):
+    """After a failover a key may have had another value than was told: then the next one is whole."""
+    reader = MapReader(node, "board:a", **DELTA)
+    reader.come()
+    await put(node, "board:a", "a", text(1), ALLOWED)
+    previous = Publication(key="a", data=Raw(text(99)), offset=1)
+    position = (await put(node, "board:b", "x", 1)).position
+    reader.read()
+    epoch = node.hub.rooms["board:a"].epoch
+
+    change = Publication(key="a", data=Raw(text(2)), offset=2)
+    node.hub.publish("board:a", change, type(position)(2, epoch), previous)
+
+    reader.read()
+    assert reader.patches == 0
+    assert reader.values == {"a": text(2)}
+
+
+@ENCODINGS
+async def test_without_positions_there_are_documents(node, is_json):
+    """Negotiated all the same, and on JSON a string; keys without data too."""
+    await put(node, "cursors:a", "a", text(1))
+    reader = MapReader(node, "cursors:a", is_json=is_json, **DELTA)
+
+    assert reader.come()["delta"] is True
+    for number in (2, 3):
+        await put(node, "cursors:a", "a", text(number), ALLOWED)
+    await put(node, "cursors:a", "nothing", b"", ALLOWED)
+    reader.read()
+    await take(node, "cursors:a", "nothing")
+    reader.read()
+
+    assert reader.patches == 0
+    assert reader.values == {"a": text(3)}
+
+
+async def test_binary_data_ends_json_connections_and_no_others(node):
+    """In the state, in what was missed and live."""
+    binary = MapReader(node, "board:a", is_json=False)
+    binary.come()
+    live = MapReader(node, "board:a")
+    live.come()
+    away = MapReader(node, "board:a")
+    away.come()
+    away.drop()
+    await put(node, "board:a", "a", b"\xff\x00")
+    node.hub.flush()
+    assert live.connection.closed[0] == 3506
+
+    for reader in (away, MapReader(node, "board:a")):
+        reader.connect()
+        request = {"recover": True, "offset": away.offset, "epoch": away.epoch, "phase": 1}
+        step = request if reader is away else {"phase": 2}
+        reader.send({"id": 2, "subscribe": {"channel": "board:a", "type": 1, **step}})
+        assert reader.connection.closed[0] == 3506
+
+    binary.read()
+    assert binary.values == {"a": b"\xff\x00"}
+
+
+# --- filters ------------------------------------------------------------------------------------------
+
+
+@ENCODINGS
+@pytest.mark.parametrize("channel", ["board:a", "cursors:a"])
+async def test_a_filter_holds_in_every_phase(node, channel, is_json):
+    """State, changes and live; a removal is one of what was removed. The position moves on all the same."""
+
+    async def publish(number):
+        tags = {"kind": "odd" if number % 2 else "even"}
+        await put(node, channel, f"k{number:02}", number, tags=tags)
+
+    for number in range(8):
+        await publish(number)
+    reader = MapReader(node, channel, is_json=is_json, tf=ODD, delta="fossil")
+    reader.connect()
+    page = reader.ask(phase=2)["subscribe"]
+    assert [each["key"] for each in page["state"]] == ["k01"]
+    reader.unsubscribe()
+    reader.take()
+    result = reader.subscribe()
+    assert "delta" not in result
+    assert set(reader.values) == {"k01", "k03", "k05", "k07"}
+    for number in (8, 9):
+        await publish(number)
+    for key in ("k00", "k01", "k08"):
+        await take(node, channel, key)
+    reader.read()
+    assert [each["key"] for each in reader.pushes] == ["k09", "k01"]
+    reader.drop()
+    for number in range(10, 30):
+        await publish(number)
+    await take(node, channel, "k03")
+    await take(node, channel, "k02")
+
+    reader.come()
+
+    expected = {f"k{number:02}" for number in range(5, 30, 2)}
+    assert set(reader.values) == expected
+    if channel == "board:a":
+        assert reader.loads == 1
+        assert reader.offset == 35
+
+
+async def test_another_filter_of_the_server_has_the_map_loaded_anew(node, clock):
+    """A token with another filter: 2502. One with the same, or none, changes nothing."""
+    import jwt
+
+    from tests.unit.client.conftest import SECRET
+
+    def token(kind):
+        claims = {"channel": "$board:a", "exp": int(clock()) + 1000}
+        if kind:
+            claims["server_tags_filter"] = {"key": "kind", "cmp": "eq", "val": kind}
+        return jwt.encode(claims, SECRET, algorithm="HS256")
+
+    for number in range(4):
+        await put(
+            node, "$board:a", f"k{number}", number, tags={"kind": "odd" if number % 2 else "even"}
+        )
+    reader = MapReader(node, "$board:a", token=token("odd"))
+    reader.come()
+    assert set(reader.values) == {"k1", "k3"}
+    for kind in ("odd", ""):
+        reader.send({"id": 5, "sub_refresh": {"channel": "$board:a", "token": token(kind)}})
+        assert [each["id"] for each in reader.take()] == [5]
+
+    reader.send({"id": 6, "sub_refresh": {"channel": "$board:a", "token": token("even")}})
+
+    reply, push = reader.take()
+    assert reply["sub_refresh"] == {"expires": True, "ttl": 1000}
+    assert push["push"]["unsubscribe"] == {"code": 2502, "reason": "server tags filter changed"}
+    assert not node.hub.rooms
+
+
+# --- whatever happens ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(6))
+async def test_readers_that_come_go_and_lag_end_with_the_publishers_map(node, clock, seed):
+    """A seeded run on every mode and encoding: pages, drops, pauses, clears and losses, and the map is right in the end."""
+    rng = random.Random(seed)
+    store = use(node, BusyMaps(clock))
+    channels = ["board:a", "things:a", "cursors:a"]
+    readers = [
+        MapReader(node, channel, is_json=is_json, limit=limit, **options)
+        for channel in channels
+        for is_json in (True, False)
+        for limit, options in ((1, DELTA), (4, {}), (10, DELTA))
+    ]
+    for reader in readers:
+        reader.come()
+    away: set[MapReader] = set()
+    lagging: set[MapReader] = set()
+
+    async def change():
+        channel, key = rng.choice(channels), f"k{rng.randrange(12)}"
+        match rng.randrange(12):
+            case 0 | 1 | 2:
+                await take(node, channel, key)
+            case _:
+                await put(node, channel, key, text(rng.randrange(100)), ALLOWED)
+
+    store.meanwhile = change
+    for step in range(400):
+        for _ in range(rng.randrange(4)):
+            await change()
+        reader = rng.choice(readers)
+        match rng.randrange(8):
+            case 0 if reader not in away:
+                reader.drop()
+                away.add(reader)
+                lagging.discard(reader)
+            case 1 | 2 if reader in away:
+                away.discard(reader)
+                reader.come()
+            case 3 if reader not in away | lagging:
+                reader.pause()
+                lagging.add(reader)
+            case 4 if reader in lagging:
+                reader.resume()
+                lagging.discard(reader)
+            case 5 if step % 97 == 0:
+                await node.maps.clear("board:a")
+                await change()
+            case 6 if rng.random() < 0.1:
+                node.on_lost(None)
+            case 7:
+                clock.now += rng.choice([0.1, 0.5, 3])
+                node.maps.sweep(clock.now)
+        for each in readers:
+            if each not in away:
+                each.read()
+                if each.unsubscribed:
+                    each.unsubscribed.clear()
+                    lagging.discard(each)
+                    if each.connection.client.is_paused:
+                        each.resume()
+                    each.subscribe()
+    store.meanwhile = None
+    for each in lagging:
+        each.resume()
+    for each in away:
+        each.come()
+    for _ in range(2):
+        for channel in channels:
+            await put(node, channel, "last", text(1), ALLOWED)
+        for each in readers:
+            each.read()
+            if each.unsubscribed:
+                each.unsubscribed.clear()
+                each.subscribe()
+
+    for each in readers:
+        truth = await stored(node, each.channel)
+        assert {key: json.loads(value) for key, value in each.values.items()} == {
+            key: json.loads(value) for key, value in truth.items()
+        }
+    assert sum(each.patches for each in readers) > 100
+    assert any(each.loads > 1 for each in readers)
