@@ -40,13 +40,19 @@ def maps(
         _end(server)
         return
     with redis_servers.single() as redis:
-        options = {
-            "TIDEWIRE_ENGINE_TYPE": "redis",
-            "TIDEWIRE_ENGINE_REDIS_ADDRESS": redis.address,
-        }
-        server = Server(shape, folder, options).start()
+        server = Server(shape, folder, on_redis(redis.address)).start()
         yield server
         _end(server)
+
+
+def on_redis(address: str) -> dict[str, str]:
+    """Have everything of a server in Redis."""
+    return {
+        "TIDEWIRE_ENGINE_TYPE": "redis",
+        "TIDEWIRE_ENGINE_REDIS_ADDRESS": address,
+        "TIDEWIRE_MAP_BROKER_TYPE": "redis",
+        "TIDEWIRE_MAP_BROKER_REDIS_ADDRESS": address,
+    }
 
 
 def _end(server: Server) -> None:
@@ -401,10 +407,7 @@ async def test_nodes_on_redis_have_one_map(
 ) -> None:
     """Written at one node, followed at another, and come back to at a third's place when that one dies."""
     with redis_servers.single() as redis:
-        options = {
-            "TIDEWIRE_ENGINE_TYPE": "redis",
-            "TIDEWIRE_ENGINE_REDIS_ADDRESS": redis.address,
-        }
+        options = on_redis(redis.address)
         here, there = make_server(options), make_server(options)
         channel = f"board:{name}"
         client = await Sdk.start(kind, there.websocket_url)
