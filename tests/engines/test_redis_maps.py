@@ -11,6 +11,8 @@ import pytest
 from channels_redis.pubsub import RedisPubSubChannelLayer
 from msgspec import Raw
 
+from realtime import outside
+from realtime.conf import schema
 from realtime.engines.base import HistoryFilter
 from realtime.engines.maps import EVERYTHING, PLAIN_CHANGE, MapChange, StateFilter
 from realtime.engines.redis.cluster import SLOTS, slot_of
@@ -406,6 +408,26 @@ async def test_a_server_that_may_evict_is_told_in_the_log(
 
     warnings = [record for record in caplog.records if record.levelno == logging.WARNING]
     assert bool(warnings) is warns
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_process_that_serves_nobody_writes_maps() -> None:
+    """Over connections of its own, whatever the engine is."""
+    values = {
+        "map_broker.type": "redis",
+        "map_broker.redis.address": (shared_redis().address,),
+        "map_broker.redis.prefix": "outside",
+    }
+    process = outside.get_outside(schema.build(values))
+    try:
+        process.call(
+            lambda node: node.maps.publish("c", value("k"), RECOVERABLE, PLAIN_CHANGE)
+        ).result(5)
+        page = process.call(lambda node: node.maps.read_state("c", RECOVERABLE, ALL)).result(5)
+    finally:
+        outside.close_outside()
+
+    assert [entry.publication.key for entry in page.entries] == ["k"]
 
 
 @pytest.mark.parametrize(
