@@ -119,6 +119,9 @@ class MapBroker(Protocol):
     (``streams-and-state`` 12.4 and 12.5). ``BrokerEvents.on_publication`` is called for it, with ``previous`` being what
     the *key* had before, where ``delta`` allows patches. A removal carries the tags of what was removed, unless others are
     given. An expired key is removed, appended and told in one step too, and stays visible until then.
+
+    While a map has keys its record (epoch and top) is kept; ``meta_ttl`` counts from when it has none. A map that gets a
+    stream begins anew, and one that loses it keeps its keys. A result of an idempotency key counts in its epoch alone.
     """
 
     async def start(self, events: BrokerEvents) -> None:

@@ -337,6 +337,20 @@ async def test_the_record_lives_while_there_are_keys_and_then_for_its_ttl(
     assert anew.top.epoch != epoch
 
 
+async def test_the_record_ends_after_the_last_key_expired(store: MapsUnderTest) -> None:
+    """Also where nobody has looked at the map since."""
+    epoch = (await put(store, "k")).position.epoch
+    await store.pass_time(61)
+    await store.sweep()
+    await store.pass_time(601)
+    await store.sweep()
+
+    page = await store.maps.read_state(CHANNEL, RECOVERABLE, StateFilter())
+
+    assert page.top.offset == 0
+    assert page.top.epoch != epoch
+
+
 async def test_a_record_without_a_ttl_stays(store: MapsUnderTest) -> None:
     """A persistent map's position outlives its keys by any time."""
     await put(store, "k", rules=PERSISTENT)

@@ -11,6 +11,8 @@ import pytest
 from channels_redis.pubsub import RedisPubSubChannelLayer
 from msgspec import Raw
 
+from realtime import outside
+from realtime.conf import schema
 from realtime.engines.base import HistoryFilter
 from realtime.engines.maps import EVERYTHING, PLAIN_CHANGE, MapChange, StateFilter
 from realtime.engines.redis.cluster import SLOTS, slot_of
@@ -370,6 +372,47 @@ async def test_somebody_elses_value_is_an_error_of_the_engine(
         await redis.maps.read_state("c", RECOVERABLE, ALL)
 
 
+async def test_a_slot_moves_under_writes_and_sweeps() -> None:
+    """With all of its maps and their index: no write fails, and every key is removed and told when it is due."""
+    with redis_servers.cluster() as cluster:
+        options = {"cluster_address": (",".join(cluster.addresses),)}
+        async with redis_maps_under_test(*cluster.masters, **options) as redis:
+            channels = [f"map:{number}" for number in range(6)]
+            for channel in channels:
+                await redis.maps.subscribe(channel)
+            keys = redis.maps._route(channels[0]).keys
+            slot = cluster.slot_of(keys.state.decode())
+            target = next(one for one in cluster.masters if one is not cluster.owner(slot))
+            written = 0
+            moving = asyncio.create_task(asyncio.to_thread(cluster.move_slot, slot, target))
+            while written < 20 or not moving.done():
+                await asyncio.gather(*(put(redis, each, f"k{written}") for each in channels))
+                await redis.maps.sweep_once()
+                written += 1
+            await moving
+            await redis.node.until(
+                lambda: any(channels[0] in (told or ()) for told in redis.node.lost)
+            )
+            await redis.pass_time(61)
+
+            await redis.maps.sweep_once()
+
+            for channel in channels:
+                assert await redis.maps.count(channel) == 0
+                top = (await redis.maps.read_state(channel, RECOVERABLE, StateFilter())).top
+                assert top.offset == 2 * written
+                await redis.node.until(
+                    lambda channel=channel: (
+                        sum(
+                            each.publication.removed and each.channel == channel
+                            for each in redis.node.deliveries
+                        )
+                        == written
+                    )
+                )
+            assert target.call("EXISTS", keys.stream) == 1
+
+
 # --- what Redis must be -----------------------------------------------------------------------------
 
 
@@ -406,6 +449,26 @@ async def test_a_server_that_may_evict_is_told_in_the_log(
 
     warnings = [record for record in caplog.records if record.levelno == logging.WARNING]
     assert bool(warnings) is warns
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_process_that_serves_nobody_writes_maps() -> None:
+    """Over connections of its own, whatever the engine is."""
+    values = {
+        "map_broker.type": "redis",
+        "map_broker.redis.address": (shared_redis().address,),
+        "map_broker.redis.prefix": "outside",
+    }
+    process = outside.get_outside(schema.build(values))
+    try:
+        process.call(
+            lambda node: node.maps.publish("c", value("k"), RECOVERABLE, PLAIN_CHANGE)
+        ).result(5)
+        page = process.call(lambda node: node.maps.read_state("c", RECOVERABLE, ALL)).result(5)
+    finally:
+        outside.close_outside()
+
+    assert [entry.publication.key for entry in page.entries] == ["k"]
 
 
 @pytest.mark.parametrize(

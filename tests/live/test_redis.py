@@ -111,6 +111,24 @@ def test_health_tells_that_redis_is_away(own_redis, make_hardy_server):
     assert server.api("publish", {"channel": "a", "data": 1}).json == {"result": {}}
 
 
+def test_health_tells_that_the_maps_redis_is_away(own_redis, make_hardy_server):
+    """Whatever the engine is; publications go on meanwhile."""
+    options = {
+        "TIDEWIRE_MAP_BROKER_TYPE": "redis",
+        "TIDEWIRE_MAP_BROKER_REDIS_ADDRESS": own_redis.address,
+        "TIDEWIRE_HEALTH_ENABLED": "true",
+    }
+    server = make_hardy_server(options)
+    assert deep(server) == 200
+    own_redis.kill()
+    wait_for(lambda: deep(server) == 503)
+
+    assert server.api("publish", {"channel": "a", "data": 1}).json == {"result": {}}
+
+    own_redis.restart()
+    wait_for(lambda: deep(server) == 200)
+
+
 def test_a_server_starts_without_redis(own_redis, make_hardy_server):
     """It logs, keeps trying, and works once Redis is there."""
     own_redis.kill()

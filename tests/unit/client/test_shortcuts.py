@@ -12,6 +12,7 @@ from django.db import transaction
 
 import realtime
 from realtime import bootstrap, calling
+from realtime.conf import schema
 from realtime.namespaces.options import ChannelOptions, MapOptions
 from realtime.namespaces.table import NamespaceTable
 
@@ -59,6 +60,25 @@ async def test_a_coroutine_of_another_loop_reaches_the_nodes(serving):
     result = await asyncio.to_thread(async_to_sync(realtime.apublish), "hist:a", 1)
 
     assert result["offset"] == 1
+
+
+@pytest.mark.parametrize(
+    ("values", "posted"),
+    [
+        ({}, {"publish", "map_publish", "info"}),
+        ({"engine.type": "redis"}, {"map_publish", "info"}),
+        ({"map_broker.type": "redis"}, {"publish", "info"}),
+        ({"engine.type": "redis", "map_broker.type": "redis"}, {"info"}),
+    ],
+)
+def test_a_process_that_serves_nobody_does_itself_what_goes_by_redis(monkeypatch, values, posted):
+    """Publications and maps each by their own option; the rest it asks a server for."""
+    options = schema.build(values)
+    monkeypatch.setattr(calling, "get_options", lambda: options)
+
+    methods = ("publish", "map_publish", "info")
+
+    assert {method for method in methods if calling._is_posted(method)} == posted
 
 
 async def test_a_refusal_is_an_api_error(serving):
