@@ -137,8 +137,8 @@ def _reason(error: aiohttp.ClientError) -> str:
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         return f"the certificate is not accepted: {error.certificate_error}"
     if isinstance(error, aiohttp.ClientOSError):
+        number = error.errno or 0
         # A name that does not resolve has a number of another kind, and below 0.
-        is_system = error.errno is not None and error.errno > 0
-        text = os.strerror(error.errno) if is_system else error.strerror
+        text = os.strerror(number) if number > 0 else error.strerror
         return text or type(error).__name__
     return type(error).__name__
