@@ -34,6 +34,9 @@ else:
 
 TRANSFORMS = "http_status_to_code_transforms"
 MAPS = ("http_static_headers", "grpc_static_metadata")
+CERTIFICATES = tuple(
+    column for column in COLUMNS.values() if column.endswith(("cert_pem", "ca_pem"))
+)
 SECRETS = ("http_tls_key_pem", "grpc_tls_key_pem", "grpc_credentials_value")
 
 
@@ -129,7 +132,8 @@ class ObjectsField(forms.JSONField):
 
     def clean(self, value: Any) -> Any:
         """Read nothing as an empty list."""
-        return super().clean(value) or []
+        found = super().clean(value)
+        return [] if found is None else found
 
 
 def _help(column: str) -> str:
@@ -208,6 +212,11 @@ class ProxyForm(_ProxyModelForm):
         for column in SECRETS:
             if cleaned.get(column) == MASK:
                 cleaned[column] = getattr(self.instance, column)
+        for column in CERTIFICATES:
+            stored = getattr(self.instance, column)
+            # A browser has line breaks of its own: what nobody edited stays as it was.
+            if cleaned.get(column, "").split() == stored.split():
+                cleaned[column] = stored
         for column in MAPS:
             if column in cleaned:
                 self._unmask(column, cleaned[column])
