@@ -41,12 +41,14 @@ SECRETS = ("http_tls_key_pem", "grpc_tls_key_pem", "grpc_credentials_value")
 
 
 def label_of(column: str) -> str:
-    """Name an option for people."""
-    words = column.removeprefix("http_tls_").removeprefix("grpc_tls_").removeprefix("grpc_")
-    if column != "http_headers":
-        words = words.removeprefix("http_")
-    words = words.replace("pem", "PEM").replace("http", "HTTP").replace("_ca_", "_CA_")
-    return capfirst(words.replace("_", " "))
+    """Name an option for people, within its section."""
+    words = column.replace("tls_", "TLS_" if column.endswith("enabled") else "")
+    if column not in ("http_headers", "grpc_metadata"):
+        words = words.removeprefix("http_").removeprefix("grpc_")
+    for lower, right in (("pem", "PEM"), ("http", "HTTP"), ("_ca_", "_CA_"), ("grpc", "gRPC")):
+        words = words.replace(lower, right)
+    text = words.replace("_", " ")
+    return text if text.startswith("gRPC") else capfirst(text)
 
 
 def header_lines(pairs: Mapping[str, str]) -> str:
