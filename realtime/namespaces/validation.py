@@ -79,11 +79,17 @@ class Proxies:
 
     ``names`` are those of the list of proxies, ``default`` is not one of them; ``defaults`` are the kinds (``subscribe``,
     ``publish``, ``sub_refresh``, ``subscribe_stream``, ``map_publish``, ``map_remove``, ``shared_poll_refresh``) whose
-    ``default`` proxy has an endpoint and a timeout.
+    ``default`` proxy has an endpoint and a timeout. ``asked`` are the kinds that the server asks; ``None`` means all. A
+    namespace that relies on another one gets a warning, and needs no ``default`` proxy.
     """
 
     names: Collection[str] = ()
     defaults: Collection[str] = ()
+    asked: Collection[str] | None = None
+
+    def asks(self, kind: str) -> bool:
+        """Say whether the server asks about this kind of event."""
+        return self.asked is None or kind in self.asked
 
 
 @dataclass(frozen=True, slots=True)
@@ -338,7 +344,7 @@ class _NamespaceChecks:
         if name != DEFAULT_PROXY:
             if name not in proxies.names:
                 yield name_field, f"there is no proxy {name!r}"
-        elif is_enabled and kind not in proxies.defaults:
+        elif is_enabled and kind not in proxies.defaults and proxies.asks(kind):
             yield use_field, f"channel.proxy.{kind} needs an endpoint and a timeout"
 
     def _map(self) -> _Found:
@@ -487,16 +493,16 @@ class _NamespaceChecks:
                 yield where, f"has no effect on maps: map.{where} does that"
 
     def _not_supported(self) -> _Found:
-        if self.candidate.proxies is None:
-            for kind, prefix, is_enabled, _ in self._proxy_uses():
-                if is_enabled:
-                    effect = (
-                        "has no effect" if kind == "sub_refresh" else "refuses what it would decide"
-                    )
-                    yield (
-                        f"{prefix}_enabled",
-                        f"proxies come with a later version, until then this {effect}",
-                    )
+        proxies = self.candidate.proxies
+        for kind, prefix, is_enabled, _ in self._proxy_uses():
+            if is_enabled and (proxies is None or not proxies.asks(kind)):
+                effect = (
+                    "has no effect" if kind == "sub_refresh" else "refuses what it would decide"
+                )
+                yield (
+                    f"{prefix}_enabled",
+                    f"this proxy comes with a later version, until then it {effect}",
+                )
         is_poll = self.options.subscription_type == "shared_poll"
         if is_poll and self.candidate.has_shared_poll_secret is None:
             message = "comes with a later version, until then subscribes are refused"

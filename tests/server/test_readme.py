@@ -10,7 +10,7 @@ import pytest
 from django.test import override_settings
 
 import realtime
-from realtime import calling
+from realtime import calling, handlers
 from realtime.conf import loader
 from realtime.conf.schema import leaves
 
@@ -22,8 +22,9 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
 
 
-def test_the_python_examples_run(django_capture_on_commit_callbacks, db):
-    """They publish what they say; with ``on_commit`` after the commit."""
+def test_the_python_examples_run(django_capture_on_commit_callbacks, db, monkeypatch):
+    """They publish what they say; with ``on_commit`` after the commit. A handler is registered."""
+    monkeypatch.setattr(handlers, "_handlers", {})
     posted = []
 
     def post(method, request):
@@ -39,6 +40,7 @@ def test_the_python_examples_run(django_capture_on_commit_callbacks, db):
 
     assert {method for method, _ in posted} == {"publish", "map_publish", "map_remove"}
     assert posted[-1] == ("map_publish", "scores:game")
+    assert handlers.handler_names("shared_poll_refresh") == {"prices"}
 
 
 def test_every_option_the_readme_names_exists():
