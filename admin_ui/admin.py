@@ -126,8 +126,23 @@ class NamespaceAdmin(RecordingAdmin[Namespace]):
         (
             "Delta compression and filters",
             {
-                "fields": (("allowed_delta_types", "delta_publish"), "allow_tags_filter"),
-                "description": _LATER,
+                "fields": (
+                    ("allowed_delta_types", "delta_publish"),
+                    "keep_latest_publication",
+                    "allow_tags_filter",
+                ),
+            },
+        ),
+        (
+            "Batching and bandwidth",
+            {
+                "fields": (
+                    ("batch_max_size", "batch_max_delay"),
+                    "batch_flush_latest",
+                    "allow_channel_compaction",
+                    "client_publish_debounce_interval",
+                ),
+                "description": "Fewer and smaller messages, for channels with many of them.",
             },
         ),
         (
