@@ -46,6 +46,7 @@ RANGES: dict[str, tuple[int | None, int | None]] = {
     "uni_websocket.compression_level": (-1, 9),
     "client.channel_limit": (1, None),
     "client.queue_max_size": (1, None),
+    "client.max_messages_in_frame": (-1, None),
     "websocket.message_size_limit": (1, None),
     "webtransport.message_size_limit": (1, None),
 }

@@ -13,7 +13,9 @@ from realtime.session.subscription import Subscription
 
 if TYPE_CHECKING:
     from realtime.client.client import Client
+    from realtime.node.batching import BatchCohort
     from realtime.protocol.wire import Wire
+    from realtime.session.manner import Manner
     from realtime.session.tags_filter import TagsFilter
 
 
@@ -23,34 +25,42 @@ class Form(enum.IntEnum):
 
     ``PLAIN`` is for those without deltas. Of those with, ``WHOLE`` never gets a patch (it counts no offsets, or has a
     filter), ``FRESH`` has nothing yet that a patch could be made for, and ``IN_STEP`` has the publication that was
-    delivered last.
+    delivered last. ``STARTING`` and ``FOLLOWING`` are the same for those who count no offsets where the room keeps the
+    last publication for them (``Extras.latest``).
     """
 
     PLAIN = 0
     WHOLE = 1
     FRESH = 2
     IN_STEP = 3
+    STARTING = 4
+    FOLLOWING = 5
 
 
-CohortKey = tuple["Wire", Form, "TagsFilter | None"]
+CohortKey = tuple["Wire", Form, "TagsFilter | None", "Manner | None"]
+
+_PATCHED = (Form.IN_STEP, Form.FOLLOWING)
+_FIRST = (Form.FRESH, Form.STARTING)
 
 
 class Cohort:
     """Live subscribers of one channel who get the same bytes; ``writes`` maps each client to its transport's own ``write``."""
 
-    __slots__ = ("form", "head", "pending", "tags_filter", "wire", "writes")
+    __slots__ = ("form", "head", "manner", "pending", "tags_filter", "wire", "writes")
 
     def __init__(
         self,
         wire: Wire,
-        channel: str,
+        head: bytes,
         form: Form = Form.PLAIN,
         tags_filter: TagsFilter | None = None,
+        manner: Manner | None = None,
     ) -> None:
         self.wire = wire
-        self.head = wire.publication_head(channel)
+        self.head = head
         self.form = form
         self.tags_filter = tags_filter
+        self.manner = manner
         self.writes: dict[Client, Callable[[bytes], None]] = {}
         self.pending: list[bytes] = []
 
@@ -61,12 +71,51 @@ class Cohort:
         self.pending = []
         return joined
 
+    def owed(self) -> bytes:
+        """Return what a member that leaves must be given, joined; nothing is forgotten."""
+        return self.wire.separator.join(self.pending)
+
     def flush(self) -> None:
         """Write what is pending to every member."""
         joined = self.take()
         # A copy, since a write can report a full buffer, which moves that member out.
         for write in tuple(self.writes.values()):
             write(joined)
+
+
+class Extras:
+    """
+    What only rooms have whose subscriptions ask for more than the usual.
+
+    Attributes:
+        number: Stands for the channel's name in pushes; 0 as long as nobody asked for it.
+        followers: How many subscriptions have the last publication as the base of their deltas.
+        latest: That publication; ``None`` as long as there is none, or nobody wants it.
+        count: Publications that were delivered while there were followers.
+        alone: By client, what is gathered for those who are looked after on their own.
+        has_batches: Whether anything is or was gathered here.
+        is_released: Whether what was gathered for many is on its way out, so that others may join them.
+
+    """
+
+    __slots__ = (
+        "alone",
+        "count",
+        "followers",
+        "has_batches",
+        "is_released",
+        "latest",
+        "number",
+    )
+
+    def __init__(self) -> None:
+        self.number = 0
+        self.followers = 0
+        self.latest: Publication | None = None
+        self.count = 0
+        self.alone: dict[Client, BatchCohort] = {}
+        self.has_batches = False
+        self.is_released = False
 
 
 class Room:
@@ -82,6 +131,7 @@ class Room:
         positioned: The live subscriptions that count offsets.
         joiners: The live subscriptions that want join and leave pushes.
         held: The subscriptions that are looked after on their own.
+        extras: What few rooms have.
 
     """
 
@@ -91,6 +141,7 @@ class Room:
         "deltas",
         "digest",
         "epoch",
+        "extras",
         "held",
         "is_dirty",
         "joiners",
@@ -111,8 +162,20 @@ class Room:
         self.joiners: dict[Client, Subscription] | None = None
         self.offset = 0
         self.epoch: str | None = None
+        self.extras: Extras | None = None
         self.is_dirty = False
         self.size = 0
+
+    def more(self) -> Extras:
+        """Return its extras, which it has from now on."""
+        if self.extras is None:
+            self.extras = Extras()
+        return self.extras
+
+    def head(self, wire: Wire, manner: Manner | None) -> bytes:
+        """Return what publications begin with for some subscribers."""
+        has_number = manner is not None and manner.has_number
+        return wire.publication_head(self.channel, self.more().number if has_number else 0)
 
     def every_cohort(self) -> Iterator[Cohort]:
         """Yield the cohorts, the plain ones first."""
@@ -130,6 +193,10 @@ class Room:
             for cohort in tuple(self.variants.values()):
                 if cohort.pending:
                     cohort.flush()
+        if self.extras is not None:
+            for alone in tuple(self.extras.alone.values()):
+                if alone.pending:
+                    alone.flush()
 
     def subscriptions(self) -> Iterator[Subscription]:
         """Yield every subscription, whatever its state."""
@@ -150,34 +217,41 @@ class Delivery:
         publication: What is delivered.
         position: Where it stands in the stream; empty outside of it.
         base: The publication before it, if patches are allowed and subscribers in step surely have it.
+        latest: The publication that the room delivered before it, if patches are allowed.
+        count: Its number among those that were delivered while the room had followers.
 
     Attributes:
         publication, position: What is delivered and where it stands; the offset is 0 outside the stream.
-        saved: The bytes that one delivery of the patch saves; 0 until there is one.
+        count: As given.
 
     """
 
     __slots__ = (
-        "_base",
+        "_bases",
         "_documents",
         "_messages",
-        "_patch",
+        "_patches",
         "_verdicts",
+        "count",
         "position",
         "publication",
-        "saved",
     )
 
     def __init__(
-        self, publication: Publication, position: StreamPosition, base: Publication | None
+        self,
+        publication: Publication,
+        position: StreamPosition,
+        base: Publication | None,
+        latest: Publication | None = None,
+        count: int = 0,
     ) -> None:
         self.publication = publication
         self.position = position
-        self._base = base
-        self.saved = 0
-        self._patch: bytes | None = None
-        self._documents: dict[tuple[bool, bool], Publication] = {}
-        self._messages: dict[tuple[Wire, Form], bytes] = {}
+        self.count = count
+        self._bases = {Form.IN_STEP: base, Form.FOLLOWING: latest}
+        self._patches: dict[Form, bytes | None] = {}
+        self._documents: dict[tuple[Form, bool], Publication] = {}
+        self._messages: dict[tuple[Wire, Form, bytes], bytes] = {}
         self._verdicts: dict[TagsFilter, bool] = {}
 
     def passes(self, tags_filter: TagsFilter) -> bool:
@@ -187,15 +261,26 @@ class Delivery:
             verdict = self._verdicts[tags_filter] = tags_filter.passes_tags(self.publication.tags)
         return verdict
 
-    @property
-    def patch(self) -> bytes | None:
-        """What a subscriber in step gets; ``None`` if that is the document."""
-        if self._base is not None:
-            self._patch = delta.patch_between(self._base, self.publication)
-            self._base = None
-            if self._patch is not None:
-                self.saved = len(self.publication.data) - len(self._patch)
-        return self._patch
+    def saved(self, form: Form) -> int:
+        """Return the bytes that one delivery of a patch saves; 0 where none was made."""
+        patch = self._patches.get(form)
+        return 0 if patch is None else len(self.publication.data) - len(patch)
+
+    def _patch(self, form: Form) -> bytes | None:
+        """Return what a subscriber with a base gets; ``None`` if that is the document."""
+        if form not in self._patches:
+            self._patches[form] = self._make_patch(form)
+        return self._patches[form]
+
+    def _make_patch(self, form: Form) -> bytes | None:
+        base = self._bases[form]
+        if base is None:
+            return None
+        if form is Form.FOLLOWING:
+            in_stream = self._bases[Form.IN_STEP]
+            if in_stream is not None and in_stream.data == base.data:
+                return self._patch(Form.IN_STEP)
+        return delta.patch_between(base, self.publication)
 
     def message(self, wire: Wire, head: bytes, form: Form) -> bytes:
         """
@@ -205,9 +290,9 @@ class Delivery:
             InvalidPayloadError: The wire is JSON and the publication's data is not.
 
         """
-        if form is Form.FRESH or (form is Form.IN_STEP and self.patch is None):
+        if form in _FIRST or (form in _PATCHED and self._patch(form) is None):
             form = Form.WHOLE
-        key = (wire, form)
+        key = (wire, form, head)
         message = self._messages.get(key)
         if message is None:
             document = self._document(form, is_json=wire.is_json)
@@ -217,10 +302,10 @@ class Delivery:
     def _document(self, form: Form, *, is_json: bool) -> Publication:
         if form is Form.PLAIN:
             return self.publication
-        key = (form is Form.IN_STEP, is_json)
+        key = (form, is_json)
         document = self._documents.get(key)
         if document is None:
-            patch = self.patch if form is Form.IN_STEP else None
+            patch = self._patch(form) if form in _PATCHED else None
             document = self._documents[key] = (
                 delta.as_document(self.publication, is_json=is_json)
                 if patch is None
