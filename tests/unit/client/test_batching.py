@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import random
 from collections.abc import Callable
@@ -164,8 +165,6 @@ async def test_the_timer_of_the_loop_releases(
     make_node: Callable[..., Any], options: ProcessOptions, connect: Callable[..., Connection]
 ):
     """Without anybody calling it."""
-    import asyncio
-
     node = connect().node
     node.table = NamespaceTable(
         namespaces={"soon": replace(OPEN, batch_max_delay=0.002), **NAMESPACES}
@@ -179,7 +178,6 @@ async def test_the_timer_of_the_loop_releases(
         write(framed)
         arrived.set()
 
-    connection.client.node.hub.rooms["soon:a"]
     for cohort in node.hub.rooms["soon:a"].every_cohort():
         cohort.writes[connection.client] = tell
 
@@ -242,6 +240,27 @@ async def test_joins_and_leaves_keep_their_place(
         for each in connection.received()
     ]
     assert kinds == [("pub", 1), "join", ("pub", 2), "leave", ("pub", 3)]
+
+
+async def test_joins_for_a_slow_reader_keep_their_place_too(
+    node: Node, connect: Callable[..., Connection], time: Time
+):
+    """It is looked after on its own, and gets what the others get."""
+    connection = connect()
+    subscribe(connection, "joins:a")
+    time.pass_(DELAY)
+    connection.received()
+    connection.client.on_pause()
+
+    await publish(node, "joins:a", 1)
+    subscribe(connect(), "joins:a")
+    await publish(node, "joins:a", 2)
+
+    assert connection.received() == []
+    time.pass_(DELAY)
+    one, join, two = connection.received()
+    assert data([one, two]) == [1, 2]
+    assert join["push"]["join"]["info"]["client"] == "client-2"
 
 
 async def test_with_latest_only_joins_come_first(
