@@ -153,7 +153,7 @@ async def _authorize(
         # A publication that a filter kept back can't be a base.
         delta="" if subscription.tags_filter is not None else request.delta,
         override=token.override if token is not None else None,
-        compact=bool(request.flag & CHANNEL_COMPACTION),
+        compact=bool(request.flag & CHANNEL_COMPACTION) and session.takes_numbers,
     )
     return payload(token.data) if token is not None else EMPTY
 

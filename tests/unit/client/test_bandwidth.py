@@ -16,8 +16,9 @@ from realtime.conf.options import ProcessOptions
 from realtime.engines.base import PublishOptions
 from realtime.namespaces.table import NamespaceTable
 from realtime.node.node import Node
-from realtime.protocol.messages import Publication
-from realtime.protocol.wire import ASGI_PROTOBUF, SSE_JSON
+from realtime.protocol.messages import Command, ConnectRequest, Publication, SubscribeRequest
+from realtime.protocol.protobuf_codec import delimit, encode_message
+from realtime.protocol.wire import ASGI_JSON, ASGI_PROTOBUF, SSE_JSON, Wire
 from tests.unit.client.conftest import OPEN, Connection
 from tests.unit.client.readers import Reader, _messages
 
@@ -246,6 +247,28 @@ async def test_nobody_gets_a_number_unasked(
 ):
     """Nor where the namespace has none."""
     assert "id" not in subscribe(connect(), channel, **request_)[0]["subscribe"]
+
+
+@pytest.mark.parametrize(
+    ("wire", "name", "has_number"),
+    [(ASGI_PROTOBUF, "js", False), (ASGI_PROTOBUF, "go", True), (ASGI_JSON, "js", True)],
+)
+async def test_an_sdk_that_cannot_see_numbers_gets_names(
+    node: Node, wire: Wire, name: str, has_number: bool
+):
+    """JavaScript's over Protobuf would drop every publication."""
+    connection = Connection(node, "one", wire)
+    commands = [
+        Command(id=1, connect=ConnectRequest(name=name)),
+        Command(id=2, subscribe=SubscribeRequest(channel="number:a", flag=1)),
+    ]
+    for command in commands:
+        frame = msgspec.json.encode(command) if wire.is_json else delimit(encode_message(command))
+        connection.client.on_message(frame)
+
+    granted = connection.client.session.subscriptions["number:a"].options
+
+    assert (granted.manner is not None) == has_number
 
 
 async def test_numbers_on_protobuf_with_deltas_and_slow_readers(node: Node):
