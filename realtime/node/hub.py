@@ -93,6 +93,7 @@ class Hub:
         self._late_by = max(delays) - self._write_delay
         self._is_websocket_late = delays[1] > delays[0]
         self._late: dict[Room, None] = {}
+        self._on_tick = self._flush_early if self._late_by else self.flush
         self._messages_per_frame = messages_per_frame
         self._dirty: list[Room] = []
         self._last_number = 0
@@ -439,7 +440,6 @@ class Hub:
         publication: Publication,
         position: StreamPosition,
         previous: Publication | None = None,
-        *,
         delta: bool = False,
     ) -> None:
         """
@@ -713,25 +713,24 @@ class Hub:
         if len(self._dirty) == 1:
             # Python 3.11 asks the system for its process id whenever the running loop is looked up.
             loop = self.loop or asyncio.get_running_loop()
-            flush = self._flush_early if self._late_by else self.flush
             if self._write_delay:
-                loop.call_later(self._write_delay, flush)
+                loop.call_later(self._write_delay, self._on_tick)
             else:
-                loop.call_soon(flush)
+                loop.call_soon(self._on_tick)
 
     def flush(self) -> None:
         """Write out what the rooms have pending."""
-        if self._late:
-            late, self._late = self._late, {}
-            self._dirty += [room for room in late if not room.is_dirty]
         dirty, self._dirty = self._dirty, []
-        if self._write_delay and len(dirty) > 1:
-            _write_together(dirty)
+        if self._write_delay or self._late_by:
+            late, self._late = self._late, {}
+            dirty += [room for room in late if not room.is_dirty]
+            if len(dirty) > 1:
+                _write_together(dirty)
         for room in dirty:
             room.is_dirty = False
             room.flush()
-            if room.extras is not None and room.extras.is_released:
-                self._gather(room, room.extras)
+            if room.extras is not None:
+                self._flush_extras(room, room.extras)
 
     def _flush_early(self) -> None:
         """Write out what is pending on those transports that wait less than others."""
@@ -752,8 +751,13 @@ class Hub:
         if not room.is_dirty:
             self._mark_dirty(room)
 
-    def _gather(self, room: Room, extras: Extras) -> None:
-        """Let those join the others who had to wait until they have nothing gathered."""
+    def _flush_extras(self, room: Room, extras: Extras) -> None:
+        """Write out what single subscribers have pending, and let those join the others who had to wait for these."""
+        for alone in tuple(extras.alone.values()):
+            if alone.pending:
+                alone.flush()
+        if not extras.is_released:
+            return
         extras.is_released = False
         for subscription in tuple((room.held or {}).values()):
             if subscription.state is HELD:

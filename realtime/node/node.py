@@ -417,7 +417,7 @@ class Node:
         lag = self.options.client.channel_position_max_time_lag
         if lag and published_at and position.offset and self.clock() - published_at > lag:
             self.hub.lose_room(channel)
-        self.hub.publish(channel, publication, position, previous, delta=delta)
+        self.hub.publish(channel, publication, position, previous, delta)
 
     def on_join(self, channel: str, info: ClientInfo) -> None:
         """Tell subscribers that somebody came."""

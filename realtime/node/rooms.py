@@ -193,10 +193,6 @@ class Room:
             for cohort in tuple(self.variants.values()):
                 if cohort.pending:
                     cohort.flush()
-        if self.extras is not None:
-            for alone in tuple(self.extras.alone.values()):
-                if alone.pending:
-                    alone.flush()
 
     def subscriptions(self) -> Iterator[Subscription]:
         """Yield every subscription, whatever its state."""
