@@ -641,3 +641,23 @@ async def test_options_are_those_of_the_moment_of_the_subscribe(
 
 def as_dict(options: ChannelOptions) -> dict[str, Any]:
     return msgspec.structs.asdict(options)
+
+
+async def test_what_was_gathered_for_a_slow_reader_may_be_too_much(
+    node: Node, connect: Callable[..., Connection]
+):
+    """It leaves when the reader is back; if that overfills the queue the connection ends, with all its subscriptions."""
+    connection = connect()
+    for number, channel in enumerate(["delay:a", "delay:b"], start=2):
+        connection.send({"id": number, "subscribe": {"channel": channel}})
+    connection.client.on_pause()
+    await publish(node, "delay:a", 1)
+    await publish(node, "delay:b", 2)
+    transport = connection.client.transport
+    transport.backlog = node.options.client.queue_max_size + 1
+    connection.client.write = lambda framed: connection.client.on_pause()
+
+    connection.client.on_resume()
+
+    assert connection.closed == (3008, "slow")
+    assert node.hub.rooms == {}
