@@ -557,7 +557,7 @@ class Hub:
                 self._disconnect_all(cohort)
                 continue
             self.deliveries += count
-            if form in FIRST_OF:
+            if form > Form.WHOLE:
                 self._count_saved(delivery.saved(form), count)
         if room.deltas:
             if delivery.position.offset:
@@ -764,9 +764,10 @@ class Hub:
 
     def _flush_extras(self, room: Room, extras: Extras) -> None:
         """Write out what single subscribers have pending, and let those join the others who had to wait for these."""
-        for alone in tuple(extras.alone.values()):
-            if alone.pending:
-                alone.flush()
+        if extras.alone:
+            for alone in tuple(extras.alone.values()):
+                if alone.pending:
+                    alone.flush()
         if not extras.is_released:
             return
         extras.is_released = False

@@ -225,8 +225,9 @@ class Delivery:
     """
 
     __slots__ = (
-        "_bases",
+        "_base",
         "_documents",
+        "_latest",
         "_messages",
         "_patches",
         "_verdicts",
@@ -246,14 +247,18 @@ class Delivery:
         self.publication = publication
         self.position = position
         self.count = count
-        self._bases = {Form.IN_STEP: base, Form.FOLLOWING: latest}
-        self._patches: dict[Form, bytes | None] = {}
-        self._documents: dict[tuple[Form, bool], Publication] = {}
+        self._base = base
+        self._latest = latest
         self._messages: dict[tuple[Wire, Form, bytes], bytes] = {}
-        self._verdicts: dict[TagsFilter, bool] = {}
+        # Made when they are needed: most deliveries have neither deltas nor filters.
+        self._patches: dict[Form, bytes | None] | None = None
+        self._documents: dict[tuple[Form, bool], Publication] | None = None
+        self._verdicts: dict[TagsFilter, bool] | None = None
 
     def passes(self, tags_filter: TagsFilter) -> bool:
         """Say whether a filter lets it through."""
+        if self._verdicts is None:
+            self._verdicts = {}
         verdict = self._verdicts.get(tags_filter)
         if verdict is None:
             verdict = self._verdicts[tags_filter] = tags_filter.passes_tags(self.publication.tags)
@@ -261,23 +266,23 @@ class Delivery:
 
     def saved(self, form: Form) -> int:
         """Return the bytes that one delivery of a patch saves; 0 where none was made."""
-        patch = self._patches.get(form)
+        patch = self._patches.get(form) if self._patches else None
         return 0 if patch is None else len(self.publication.data) - len(patch)
 
     def _patch(self, form: Form) -> bytes | None:
         """Return what a subscriber with a base gets; ``None`` if that is the document."""
+        if self._patches is None:
+            self._patches = {}
         if form not in self._patches:
             self._patches[form] = self._make_patch(form)
         return self._patches[form]
 
     def _make_patch(self, form: Form) -> bytes | None:
-        base = self._bases[form]
+        base = self._latest if form is Form.FOLLOWING else self._base
         if base is None:
             return None
-        if form is Form.FOLLOWING:
-            in_stream = self._bases[Form.IN_STEP]
-            if in_stream is not None and in_stream.data == base.data:
-                return self._patch(Form.IN_STEP)
+        if form is Form.FOLLOWING and self._base is not None and self._base.data == base.data:
+            return self._patch(Form.IN_STEP)
         return delta.patch_between(base, self.publication)
 
     def message(self, wire: Wire, head: bytes, form: Form) -> bytes:
@@ -288,22 +293,23 @@ class Delivery:
             InvalidPayloadError: The wire is JSON and the publication's data is not.
 
         """
-        if form in FIRST_OF.values() or (form in FIRST_OF and self._patch(form) is None):
+        if form > Form.WHOLE and (form not in FIRST_OF or self._patch(form) is None):
             form = Form.WHOLE
         key = (wire, form, head)
         message = self._messages.get(key)
         if message is None:
-            document = self._document(form, is_json=wire.is_json)
+            document = self.publication if form is Form.PLAIN else self._document(form, wire)
             message = self._messages[key] = wire.encode_publication(head, document)
         return message
 
-    def _document(self, form: Form, *, is_json: bool) -> Publication:
-        if form is Form.PLAIN:
-            return self.publication
+    def _document(self, form: Form, wire: Wire) -> Publication:
+        if self._documents is None:
+            self._documents = {}
+        is_json = wire.is_json
         key = (form, is_json)
         document = self._documents.get(key)
         if document is None:
-            patch = self._patch(form) if form in FIRST_OF else None
+            patch = None if form is Form.WHOLE else self._patch(form)
             document = self._documents[key] = (
                 delta.as_document(self.publication, is_json=is_json)
                 if patch is None

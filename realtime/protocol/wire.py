@@ -139,6 +139,8 @@ class Wire:
         """
         if self.unframed is self:
             return self.separator.join(messages)
+        if len(messages) == 1:
+            return self._frame_shared(messages[0])
         separator = self.unframed.separator
         frames = []
         group: list[bytes] = []
