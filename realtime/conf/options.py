@@ -343,8 +343,8 @@ class ClientOptions(Options, frozen=True, kw_only=True):
         queue_max_size: Bytes waiting for a slow reader before it is disconnected (3008).
         write_delay: How long publications are gathered before they are written, on every transport; what a connection
             gets of all its channels is then one write. Replies, pings and other pushes don't wait.
-        max_messages_in_frame: How many messages may share a WebSocket frame, of those that a namespace gathers and, where
-            the ASGI server makes the frames, of those that wait; -1 means no limit, 0 the default.
+        max_messages_in_frame: How many of the messages that a namespace gathers may share a WebSocket frame, or, under an
+            ASGI server that makes the frames itself, how many writes; -1 means no limit, 0 the default.
         reply_without_queue: Accepted; replies never wait for ``write_delay``.
         write_with_timer: Accepted; ``write_delay`` is one timer of the process.
         queue_shrink_delay: Accepted; there are no queues to shrink.
