@@ -127,11 +127,27 @@ class NamespaceAdmin(RecordingAdmin[Namespace]):
         (
             "Delta compression and filters",
             {
-                "fields": (("allowed_delta_types", "delta_publish"), "allow_tags_filter"),
+                "fields": (
+                    ("allowed_delta_types", "delta_publish"),
+                    "keep_latest_publication",
+                    "allow_tags_filter",
+                ),
                 "description": (
                     "Send what differs from the publication before, and let subscribers choose by tags. "
                     "A subscription has one or the other."
                 ),
+            },
+        ),
+        (
+            "Batching and bandwidth",
+            {
+                "fields": (
+                    ("batch_max_size", "batch_max_delay"),
+                    "batch_flush_latest",
+                    "allow_channel_compaction",
+                    "client_publish_debounce_interval",
+                ),
+                "description": "Fewer and smaller messages, for channels with many of them.",
             },
         ),
         (

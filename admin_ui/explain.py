@@ -21,11 +21,13 @@ from realtime.auth.tokens import (
     TokenInvalid,
     TokenVerifier,
 )
+from realtime.conf.durations import format_duration
 from realtime.conf.options import ProcessOptions
 from realtime.namespaces.options import STREAM_TYPE
 from realtime.namespaces.table import Channel, NamespaceTable
 from realtime.protocol import errors
 from realtime.protocol.errors import ClientError, Disconnect
+from realtime.session.manner import Batching
 from realtime.session.permissions import (
     GrantedOptions,
     Step,
@@ -305,4 +307,20 @@ def features(granted: GrantedOptions) -> Sequence[str]:
             found.append("put down in maps of who is there")
         if presence.removes_own_key:
             found.append("takes its own key with it")
+    if granted.manner is not None and granted.manner.batching is not None:
+        found.append(_gathered(granted.manner.batching))
+    if granted.publish_debounce:
+        interval = format_duration(granted.publish_debounce / 1000)
+        found.append(f"asked to publish at most every {interval}")
     return found
+
+
+def _gathered(batching: Batching) -> str:
+    """Say when messages leave that are gathered."""
+    limits = []
+    if batching.max_size:
+        limits.append(f"{batching.max_size} at a time")
+    if batching.max_delay:
+        limits.append(f"{format_duration(batching.max_delay)} after the first")
+    what = "the latest publication" if batching.latest_only else "messages"
+    return f"receives {what} {' or '.join(limits)}"

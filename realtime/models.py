@@ -258,8 +258,11 @@ class SharedPollMode(models.TextChoices):
     VERSIONED = "versioned", "Versioned"
 
 
-def _flag(help_text: str) -> models.BooleanField[bool, bool]:
-    return models.BooleanField(default=False, help_text=help_text)
+# A column that was added later is given a db_default: older code, while it still runs, leaves it out of its rows.
+
+
+def _flag(help_text: str, **options: Any) -> models.BooleanField[bool, bool]:
+    return models.BooleanField(default=False, help_text=help_text, **options)
 
 
 def _text(help_text: str, default: str = "") -> models.CharField[str, str]:
@@ -272,14 +275,14 @@ def _choice(choices: type[models.TextChoices], help_text: str) -> models.CharFie
     )
 
 
-def _seconds(help_text: str) -> SecondsField:
-    return SecondsField(default=0.0, help_text=help_text)
+def _seconds(help_text: str, **options: Any) -> SecondsField:
+    return SecondsField(default=0.0, help_text=help_text, **options)
 
 
-def _number(help_text: str) -> models.IntegerField[int, int]:
+def _number(help_text: str, **options: Any) -> models.IntegerField[int, int]:
     # The least range that a database has for the column, and the same on all of them.
     limits = [MinValueValidator(-MAX_NUMBER), MaxValueValidator(MAX_NUMBER)]
-    return models.IntegerField(default=0, help_text=help_text, validators=limits)
+    return models.IntegerField(default=0, help_text=help_text, validators=limits, **options)
 
 
 def _proxy_name() -> models.CharField[str, str]:
@@ -427,6 +430,35 @@ class Namespace(ConfigurationRow):
     allow_tags_filter = _flag(
         "Subscribers may filter publications by their tags; off: asking for a filter answers "
         "<code>107 bad request</code>."
+    )
+    keep_latest_publication = _flag(
+        "Differences also for subscribers without positioning or recovery, in channels with or without history: each "
+        "server process remembers the last publication of its channels.",
+        db_default=False,
+    )
+
+    # Batching and bandwidth
+    batch_max_size = _number(
+        "Publications, joins and leaves of a channel are held back until there are so many for a subscriber, and then "
+        "leave together. 0: no limit.",
+        db_default=0,
+    )
+    batch_max_delay = _seconds(
+        "How long the first of them waits at most. 0 with a size: until the size is reached, which may be never.",
+        db_default=0.0,
+    )
+    batch_flush_latest = _flag(
+        "Of the publications that were held back only the last one is sent. Not with positioning, recovery or deltas.",
+        db_default=False,
+    )
+    allow_channel_compaction = _flag(
+        "Subscribers that can do so get a short number in place of the channel's name in every message.",
+        db_default=False,
+    )
+    client_publish_debounce_interval = _seconds(
+        "Asks SDKs to publish to a channel at most once in so long: the first publication at once, then the latest one. "
+        "The server does not enforce it. 0: off.",
+        db_default=0.0,
     )
 
     # Proxies

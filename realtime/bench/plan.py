@@ -25,6 +25,9 @@ SCENARIOS: Mapping[str, str] = MappingProxyType(
 )
 """Names, and what each does."""
 
+# Those that may be carried out once more with deltas, and with filters.
+WITH_VARIANTS = ("fanout", "channels")
+
 # Deliveries of one scenario: a minute or two of a good machine.
 MAX_DELIVERIES = 50_000_000
 
@@ -52,6 +55,7 @@ LIMITS: Mapping[str, Bounds] = MappingProxyType(
         "hold": Bounds(0, 300),
         "ramp": Bounds(1, 1_000),
         "processes": Bounds(1, 64),
+        "filters": Bounds(0, 10_000),
         "max_seconds": Bounds(1, 600),
     }
 )
@@ -76,6 +80,8 @@ class Plan:
         processes: Client processes.
         max_seconds: Connecting and publishing each give up after so long, and the scenario fails.
         prefix: What channel names begin with.
+        delta: Whether sockets ask for patches, and publications may be made into such.
+        filters: How many different tags filters the sockets have in turn; each lets all publications through. 0: none.
 
     """
 
@@ -91,6 +97,8 @@ class Plan:
     processes: int = 1
     max_seconds: float = 60.0
     prefix: str = "bench:"
+    delta: bool = False
+    filters: int = 0
 
     def __post_init__(self) -> None:
         """Refuse what is out of bounds."""
@@ -143,6 +151,28 @@ class Plan:
             holders = len(range(channel, self.clients, self.channels))
             return self.publications * holders
         return sum(self.publications_in(channel) for channel in self.channels_of(socket))
+
+    def request_of(self, socket: int) -> dict[str, Any]:
+        """Return what a socket's subscribe requests have beside the channel."""
+        if self.delta:
+            return {"delta": "fossil"}
+        if self.filters:
+            return {"tf": {"key": "kind", "cmp": "neq", "val": f"none-{socket % self.filters}"}}
+        return {}
+
+    @property
+    def publish_options(self) -> str:
+        """What a publish request has beside channel and data, as JSON that follows these."""
+        if self.delta:
+            return ',"delta":true'
+        return ',"tags":{"kind":"bench"}' if self.filters else ""
+
+    @property
+    def variant(self) -> str:
+        """What sets it apart from the scenario as such, in words."""
+        if self.delta:
+            return "delta"
+        return f"{self.filters:,} filter{'s' if self.filters > 1 else ''}" if self.filters else ""
 
     @property
     def deliveries(self) -> int:
@@ -221,3 +251,14 @@ def make_plan(scenario: str, sizes: Sizes) -> Plan:
     if scenario == "publish":
         return replace(plan, clients=1, channels=1)
     return plan
+
+
+def with_variants(plan: Plan, *, delta: bool, filters: int) -> list[Plan]:
+    """Return a plan, and after it the same with deltas, and with so many filters, where these are asked for."""
+    plans = [plan]
+    if plan.scenario in WITH_VARIANTS:
+        if delta:
+            plans.append(replace(plan, delta=True))
+        if filters:
+            plans.append(replace(plan, filters=filters))
+    return plans

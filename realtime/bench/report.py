@@ -40,6 +40,7 @@ class Result:
     What one scenario found.
 
     Attributes:
+        variant: What sets it apart from the scenario as such: ``delta``, ``100 filters``; else empty.
         asked: Sockets to open, or publications to make.
         done: Those that were answered well.
         failed: Those that were not.
@@ -60,6 +61,7 @@ class Result:
     """
 
     scenario: str
+    variant: str
     unit: str
     clients: int
     channels: int
@@ -94,6 +96,7 @@ class Result:
         }.get(plan.scenario, plan.publications)
         return cls(
             scenario=plan.scenario,
+            variant=plan.variant,
             unit=UNITS[plan.scenario],
             clients=plan.clients if plan.scenario != "publish" else 0,
             channels=plan.channels,
@@ -107,6 +110,11 @@ class Result:
             missing=plan.deliveries,
             pids=pids,
         )
+
+    @property
+    def name(self) -> str:
+        """The scenario with its variant."""
+        return f"{self.scenario}, {self.variant}" if self.variant else self.scenario
 
     @property
     def units(self) -> int:
@@ -173,7 +181,7 @@ class Result:
             found.append(f"{self.surplus:,} deliveries came that nobody was owed")
         if self.failed:
             found.append(f"{self.failed:,} of {self.asked:,} failed")
-        return [f"{self.scenario}: {text}" for text in [*found, *self.errors]]
+        return [f"{self.name}: {text}" for text in [*found, *self.errors]]
 
 
 def machine() -> dict[str, Any]:
@@ -249,7 +257,7 @@ def _line(row: Sequence[str], widths: Sequence[int]) -> str:
 def _row(result: Result) -> tuple[str, ...]:
     latencies = (result.latency_ms.get(name) for name in _PERCENTILES)
     return (
-        result.scenario,
+        result.name,
         f"{result.clients:,} x {result.channels:,}",
         f"{result.units:,}",
         result.unit,

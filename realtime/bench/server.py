@@ -36,7 +36,14 @@ OTHER_FILES = 100
 
 NAMESPACE = "bench"
 HISTORY_NAMESPACE = "benchhist"
-_OPEN = {"allow_subscribe_for_client": True, "allow_publish_for_client": True}
+_OPEN = {
+    "allow_subscribe_for_client": True,
+    "allow_publish_for_client": True,
+    # Without effect for those who don't ask.
+    "allow_tags_filter": True,
+    "allowed_delta_types": ["fossil"],
+    "keep_latest_publication": True,
+}
 _NAMESPACES = [
     {"name": NAMESPACE, **_OPEN},
     {

@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import time
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -88,7 +89,8 @@ class Socket(asyncio.Protocol):
         token: A connection JWT; empty sends none.
         channels: What to subscribe to.
         tally: Shared by all sockets.
-        is_sampled: Whether latencies are taken.
+        is_sampled: Whether latencies are taken; not of publications that may be patches, in which no time can be seen.
+        request: What subscribe requests have beside the channel.
 
     Attributes:
         delivered: Publications that arrived here.
@@ -102,6 +104,7 @@ class Socket(asyncio.Protocol):
         "_is_live",
         "_is_open",
         "_is_sampled",
+        "_request",
         "_rest",
         "_tally",
         "_token",
@@ -121,12 +124,14 @@ class Socket(asyncio.Protocol):
         tally: Tally,
         *,
         is_sampled: bool,
+        request: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         self._upgrade = upgrade
         self._token = token
         self._channels = channels
         self._tally = tally
         self._is_sampled = is_sampled
+        self._request = request
         self._is_open = False
         # From the connection to its end; an end that is ours is no error.
         self._is_live = False
@@ -250,6 +255,8 @@ class Socket(asyncio.Protocol):
         if b'"error":' in line:
             error = _decode(line).get("error", {})
             self._fail(f"refused: {error.get('code')} {error.get('message')}")
+        elif "delta" in self._request and b'"subscribe":' in line and b'"delta":true' not in line:
+            self._fail("the server makes no deltas for this channel: see allowed_delta_types")
         elif self._waiting:
             self._waiting -= 1
             if not self._waiting:
@@ -271,7 +278,7 @@ class Socket(asyncio.Protocol):
         for begin in range(0, len(channels), _COMMANDS_IN_FRAME):
             part = channels[begin : begin + _COMMANDS_IN_FRAME]
             commands = [
-                _encode({"id": number, "subscribe": {"channel": channel}})
+                _encode({"id": number, "subscribe": {"channel": channel, **self._request}})
                 for number, channel in enumerate(part, start=begin + 2)
             ]
             self.send(b"\n".join(commands))

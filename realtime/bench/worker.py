@@ -118,7 +118,9 @@ class Worker:
             token,
             [plan.name_of(channel) for channel in plan.channels_of(number)],
             self._tally,
-            is_sampled=number // plan.processes % min(stride, plan.sockets_per_process) == 0,
+            is_sampled=not plan.delta
+            and number // plan.processes % min(stride, plan.sockets_per_process) == 0,
+            request=plan.request_of(number),
         )
         self._sockets[number] = socket
         await asyncio.get_running_loop().create_connection(
@@ -172,7 +174,8 @@ class Worker:
         self, connection: Publisher, channel: str, done: Done, latencies: Histogram
     ) -> None:
         begun = time.monotonic_ns()
-        body = f'{{"channel":"{channel}","data":{{"ts":{begun},"p":"{self._pad}"}}}}'
+        data = f'{{"ts":{begun},"p":"{self._pad}"}}'
+        body = f'{{"channel":"{channel}","data":{data}{self._plan.publish_options}}}'
         try:
             problem = await connection.publish(body.encode())
         except PublisherError as error:

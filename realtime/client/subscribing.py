@@ -66,7 +66,8 @@ if TYPE_CHECKING:
     from realtime.client.client import Client
     from realtime.namespaces.table import Channel
 
-REJECT_UNRECOVERED = 2  # SubscribeRequest.flag
+CHANNEL_COMPACTION = 1  # SubscribeRequest.flag
+REJECT_UNRECOVERED = 2
 YEAR = 365 * 24 * 3600  # a longer ttl is clamped: SDKs keep timers in 32 bits of milliseconds
 
 
@@ -155,6 +156,7 @@ async def authorize(
         # A publication that a filter kept back can't be a base.
         delta="" if subscription.tags_filter is not None else request.delta,
         override=token.override if token is not None else None,
+        compact=bool(request.flag & CHANNEL_COMPACTION) and session.takes_numbers,
     )
     return payload(token.data) if token is not None else EMPTY
 
@@ -223,7 +225,10 @@ async def establish(
             data=data,
             was_recovering=request.recover or is_recovering,
             delta=bool(options.delta),
+            publish_debounce=options.publish_debounce,
         )
+        if options.manner is not None and options.manner.has_number:
+            result.id = node.hub.number_of(channel)
         if subscription.expire_at:
             result.expires, result.ttl = True, ttl_of(subscription.expire_at, node.clock())
         if not subscription.is_positioned:

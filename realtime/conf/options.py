@@ -341,6 +341,13 @@ class ClientOptions(Options, frozen=True, kw_only=True):
         stale_close_delay: How long a socket may stay silent before its connect command.
         channel_limit: Subscriptions of one connection, client-side and server-side together.
         queue_max_size: Bytes waiting for a slow reader before it is disconnected (3008).
+        write_delay: How long publications are gathered before they are written, on every transport; what a connection
+            gets of all its channels is then one write. Replies, pings and other pushes don't wait.
+        max_messages_in_frame: How many of the messages that a namespace gathers may share a WebSocket frame, or, under an
+            ASGI server that makes the frames itself, how many writes; -1 means no limit, 0 the default.
+        reply_without_queue: Accepted; replies never wait for ``write_delay``.
+        write_with_timer: Accepted; ``write_delay`` is one timer of the process.
+        queue_shrink_delay: Accepted; there are no queues to shrink.
         presence_update_interval: The connection's tick: presence, expiry of subscriptions, positions.
         connection_limit: Per process; over it the upgrade is refused with 503. 0 means no limit.
         connection_rate_limit: New connections per second and process; 0 means no limit.
@@ -364,6 +371,11 @@ class ClientOptions(Options, frozen=True, kw_only=True):
     stale_close_delay: Duration = 10.0
     channel_limit: int = 128
     queue_max_size: int = 1048576
+    queue_shrink_delay: Duration = 0.0
+    write_delay: Duration = 0.0
+    write_with_timer: bool = False
+    max_messages_in_frame: int = 16
+    reply_without_queue: bool = False
     presence_update_interval: Duration = 27.0
     concurrency: int = 0
     channel_position_check_delay: Duration = 40.0
@@ -381,6 +393,11 @@ class ClientOptions(Options, frozen=True, kw_only=True):
     connect_code_to_unidirectional_disconnect: DisconnectTransformsOptions = (
         DisconnectTransformsOptions()
     )
+
+    @property
+    def messages_per_frame(self) -> int:
+        """How many messages may share a frame, -1 for any number."""
+        return self.max_messages_in_frame or 16
 
 
 class ChannelProxiesOptions(Options, frozen=True, kw_only=True):
@@ -498,7 +515,7 @@ class WebSocketOptions(Options, frozen=True, kw_only=True):
             bytes, nothing per delivery, 0.9 KB per socket. Messages from clients are unpacked one by one.
         compression_min_size: Bytes up to which messages stay as they are.
         write_timeout: How long a reader may stay paused before it is disconnected (3009).
-        write_delay: Widens the window in which publications join one write (Tidewire's own).
+        write_delay: In place of ``client.write_delay`` on this transport; 0 means that one (Tidewire's own).
         message_size_limit: Bytes of a client's message; over it the close code is 1009.
         decompressed_message_size_limit: The same after decompression; 0 means ten times that.
         read_buffer_size: Accepted; means nothing here, as do ``write_buffer_size`` and the pool.

@@ -103,6 +103,10 @@ NOT_APPLICABLE = frozenset(
         "admin.secret",
         "admin.web_path",
         "admin.web_proxy_address",
+        # Replies never wait for client.write_delay, which is one timer of the process, and there are no queues to shrink.
+        "client.queue_shrink_delay",
+        "client.reply_without_queue",
+        "client.write_with_timer",
         "enable_unreleased_features",
         "uni_websocket.read_buffer_size",
         "uni_websocket.use_write_buffer_pool",

@@ -49,6 +49,7 @@ RANGES: dict[str, tuple[int | None, int | None]] = {
     "client.channel_limit": (1, None),
     "map_broker.redis.cleanup_batch_size": (1, None),
     "client.queue_max_size": (1, None),
+    "client.max_messages_in_frame": (-1, None),
     "websocket.message_size_limit": (1, None),
     "webtransport.message_size_limit": (1, None),
 }

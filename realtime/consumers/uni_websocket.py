@@ -17,7 +17,6 @@ from realtime.client.unidirectional import UnidirectionalClient
 from realtime.consumers.scopes import random_uuid, user_header
 from realtime.consumers.websocket import (
     EXTENSION,
-    MESSAGES_PER_FRAME,
     AsgiTransport,
     Send,
     refusal,
@@ -210,7 +209,8 @@ class AsgiListener(AsgiTransport):
     def __init__(self, node: Node, send: Send, user: str) -> None:
         options = node.options.uni_websocket
         super().__init__(node, send, options)
-        self.messages_per_frame = MESSAGES_PER_FRAME if options.join_push_messages else 1
+        if not options.join_push_messages:
+            self.messages_per_frame = 1
         self._has_disconnect_push = not options.disable_disconnect_push
         self.client = self.listener = _client(node, UNI_ASGI_JSON, self, user)
 

@@ -40,7 +40,6 @@ logger = logging.getLogger(__name__)
 
 EXTENSION = "tidewire.frames"
 SUBPROTOCOLS = ("centrifuge-json", "centrifuge-protobuf")
-MESSAGES_PER_FRAME = 16  # the reference's bound, which SDKs are used to
 
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
@@ -180,11 +179,9 @@ class AsgiTransport:
 
     Attributes:
         client: Whose transport it is; to be set before ``serve``.
-        messages_per_frame: How many may share one.
+        messages_per_frame: How many may share one; -1 is any number.
 
     """
-
-    messages_per_frame = MESSAGES_PER_FRAME
 
     def __init__(
         self,
@@ -195,6 +192,7 @@ class AsgiTransport:
         is_protobuf: bool = False,
     ) -> None:
         self.client: Client | None = None
+        self.messages_per_frame = node.options.client.messages_per_frame
         self._node = node
         self._send = send
         self._limits = limits
@@ -297,7 +295,9 @@ class AsgiTransport:
                 self.client.disconnect(*errors.WRITE_ERROR)
 
     def _next_event(self) -> dict[str, Any]:
-        count = min(len(self._queue), self.messages_per_frame)
+        count = len(self._queue)
+        if 0 < self.messages_per_frame < count:
+            count = self.messages_per_frame
         messages = [self._queue.popleft() for _ in range(count)]
         self._size -= sum(map(len, messages))
         if self._is_protobuf:

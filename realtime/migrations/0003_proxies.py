@@ -7,7 +7,7 @@ import realtime.models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("realtime", "0001_initial"),
+        ("realtime", "0002_batching"),
     ]
 
     operations = [

@@ -5,7 +5,7 @@ A namespace is one ``ChannelOptions``; nothing is inherited from another namespa
 ``publication_data_format`` fall back to the values in ``ChannelRules``. All values are frozen; durations are
 float seconds. ``validation`` says which combinations make sense; these types accept anything.
 
-Source: Centrifugo's channel options; options of its commercial edition are left out.
+Source: Centrifugo's channel options; of those of its commercial edition there are the ones that save bandwidth.
 """
 
 from __future__ import annotations
@@ -102,6 +102,13 @@ class ChannelOptions(_Values, frozen=True):
     delta_publish: bool = False
     allow_tags_filter: bool = False
     publication_data_format: str = ""  # "": ``ChannelRules.publication_data_format``
+    # batching and bandwidth
+    batch_max_size: int = 0
+    batch_max_delay: float = 0.0
+    batch_flush_latest: bool = False
+    keep_latest_publication: bool = False
+    allow_channel_compaction: bool = False
+    client_publish_debounce_interval: float = 0.0
     # access
     allow_subscribe_for_client: bool = False
     allow_subscribe_for_anonymous: bool = False
@@ -135,6 +142,11 @@ class ChannelOptions(_Values, frozen=True):
     def has_history(self) -> bool:
         """Say whether publications are kept."""
         return self.history_size > 0 and self.history_ttl > 0
+
+    @property
+    def has_batches(self) -> bool:
+        """Say whether messages are gathered before they are sent."""
+        return self.batch_max_size > 0 or self.batch_max_delay > 0
 
     @property
     def is_map(self) -> bool:

@@ -21,6 +21,7 @@ from realtime.namespaces.options import (
     MAP_MAX_PAGE_SIZE,
     MAP_MIN_PAGE_SIZE,
     MAP_PAGE_SIZE,
+    STREAM_TYPE,
     SUBSCRIPTION_TYPES,
     ChannelOptions,
     ChannelRules,
@@ -44,6 +45,7 @@ _MAY_BE_NEGATIVE = (
     "shared_poll.channel_shutdown_delay",  # at once
     "map.subscribe_catch_up_timeout",  # no limit
 )
+_COUNTING = ("force_recovery", "force_positioning", "allow_recovery", "allow_positioning")
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +196,7 @@ class _NamespaceChecks:
         yield from self._values()
         yield from self._durations()
         yield from self._history()
+        yield from self._batches()
         yield from self._regex()
         yield from self._proxies()
         yield from self._map()
@@ -203,6 +206,7 @@ class _NamespaceChecks:
 
     def warnings(self) -> _Found:
         yield from self._useless_streams()
+        yield from self._useless_bandwidth()
         yield from self._useless_access()
         yield from self._useless_in_maps()
         yield from self._not_supported()
@@ -231,6 +235,8 @@ class _NamespaceChecks:
         durations = {
             "history_ttl": options.history_ttl,
             "history_meta_ttl": options.history_meta_ttl,
+            "batch_max_delay": options.batch_max_delay,
+            "client_publish_debounce_interval": options.client_publish_debounce_interval,
             "map.key_ttl": options.map.key_ttl,
             "map.stream_ttl": options.map.stream_ttl,
             "map.meta_ttl": options.map.meta_ttl,
@@ -274,6 +280,22 @@ class _NamespaceChecks:
                 yield "auto_cache_recover", "needs force_recovery"
             if options.force_recovery_mode != "cache":
                 yield "auto_cache_recover", "needs force_recovery_mode 'cache'"
+
+    def _batches(self) -> _Found:
+        options = self.options
+        if options.batch_max_size < 0:
+            yield "batch_max_size", "must not be negative"
+        if not options.batch_flush_latest:
+            return
+        if not options.has_batches:
+            yield "batch_flush_latest", "needs batch_max_size or batch_max_delay"
+        if options.allowed_delta_types:
+            yield "batch_flush_latest", "excludes allowed_delta_types: a patch needs the one before"
+        if options.type_number == STREAM_TYPE and options.force_recovery_mode != "cache":
+            counted = [name for name in _COUNTING if getattr(options, name)]
+            if counted:
+                message = f"excludes {' and '.join(counted)}: what is left out would be missing"
+                yield "batch_flush_latest", message
 
     def _regex(self) -> _Found:
         if self.options.channel_regex:
@@ -461,6 +483,17 @@ class _NamespaceChecks:
             yield "allow_tags_filter", "a subscription can't have both a tags filter and deltas"
         if options.force_push_join_leave and not options.join_leave:
             yield "force_push_join_leave", "has no effect without join_leave"
+
+    def _useless_bandwidth(self) -> _Found:
+        options = self.options
+        if options.batch_max_size > 0 and not options.batch_max_delay:
+            message = "without batch_max_delay the last messages may wait for ever"
+            yield "batch_max_size", message
+        if options.keep_latest_publication:
+            if options.type_number != STREAM_TYPE:
+                yield "keep_latest_publication", "has no effect on other types than stream"
+            elif not options.allowed_delta_types:
+                yield "keep_latest_publication", "has no effect without allowed_delta_types"
 
     def _useless_access(self) -> _Found:
         options = self.options

@@ -14,8 +14,11 @@ In a map the base of a patch is what its *key* had, so whoever loaded all keys i
 ``FRESH`` for good: it is sent patches to what changed since (``Room.floor``). It may have come with a position of its own and
 nothing else.
 
-Order is kept by three rules. A member that comes finds nothing pending (the room is flushed first); a member that goes
-takes what is pending with it; and whatever a connection's own command wrote leaves before it joins a cohort.
+Subscribers whose pushes are written in a ``Manner`` of their own have such cohorts too. Where messages are gathered
+(``realtime.node.batching``) they wait in the cohort before they are pending, joins and leaves among them.
+
+Order is kept by three rules. A member that comes finds nothing pending (the room is flushed first), and nothing gathered;
+a member that goes takes both with it; and whatever a connection's own command wrote leaves before it joins a cohort.
 Everything here is synchronous and runs on the node's loop.
 """
 
@@ -26,7 +29,20 @@ import logging
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from realtime.node.rooms import Cohort, CohortKey, Delivery, Form, Room
+from realtime.node.batching import BatchCohort, Batches
+from realtime.node.rooms import (
+    FIRST_OF,
+    Cohort,
+    CohortKey,
+    Delivery,
+    Extras,
+    Form,
+    Pushes,
+    Room,
+    form_of,
+    is_variant,
+    write_together,
+)
 from realtime.protocol import errors
 from realtime.protocol.delta import Patches
 from realtime.protocol.json_codec import InvalidPayloadError
@@ -37,6 +53,7 @@ from realtime.session.subscription import Subscription, SubscriptionState
 if TYPE_CHECKING:
     from realtime.client.client import Client
     from realtime.protocol.wire import Wire
+    from realtime.session.manner import Manner
     from realtime.session.tags_filter import TagsFilter
 
 logger = logging.getLogger(__name__)
@@ -53,7 +70,13 @@ class Hub:
     """
     All connections and rooms of this process.
 
+    Args:
+        write_delay: Seconds that publications wait for others before they are written; 0 is the current tick.
+        websocket_write_delay: The same on bidirectional WebSockets; 0 is as on all others.
+        messages_per_frame: How many of those that were gathered may share one; -1 is any number.
+
     Attributes:
+        batches: The timer of what is gathered.
         deliveries: Publications that were written to a subscriber, counted for each.
         patches: Those that recovering clients were sent.
         filtered: Publications that a subscriber's filter kept back, counted for each.
@@ -62,7 +85,13 @@ class Hub:
 
     """
 
-    def __init__(self, *, write_delay: float = 0) -> None:
+    def __init__(
+        self,
+        *,
+        write_delay: float = 0,
+        websocket_write_delay: float = 0,
+        messages_per_frame: int = 16,
+    ) -> None:
         self.clients: dict[str, Client] = {}
         self.users: dict[str, dict[str, Client]] = {}
         self.rooms: dict[str, Room] = {}
@@ -72,8 +101,16 @@ class Hub:
         self.patched = 0
         self.bytes_saved = 0
         self.loop: asyncio.AbstractEventLoop | None = None
-        self._write_delay = write_delay
+        self.batches = Batches(self._release)
+        delays = (write_delay, websocket_write_delay or write_delay)
+        self._write_delay = min(delays)
+        self._late_by = max(delays) - self._write_delay
+        self._is_websocket_late = delays[1] > delays[0]
+        self._late: dict[Room, None] = {}
+        self._on_tick = self._flush_early if self._late_by else self.flush
+        self._messages_per_frame = messages_per_frame
         self._dirty: list[Room] = []
+        self._last_number = 0
 
     # --- connections -----------------------------------------------------------------------------
 
@@ -144,9 +181,20 @@ class Hub:
         subscription.buffer = subscription.empty_buffer()
         self._keep_held(room, subscription)
         room.size += 1
-        if subscription.options.delta:
+        options = subscription.options
+        if options.delta:
             room.deltas += 1
+            if options.keep_latest:
+                room.more().followers += 1
         return is_first
+
+    def number_of(self, channel: str) -> int:
+        """Return what stands for the name of a channel with subscribers here, as long as it has any."""
+        extras = self.rooms[channel].more()
+        if not extras.number:
+            self._last_number += 1
+            extras.number = self._last_number
+        return extras.number
 
     def go_live(self, subscription: Subscription, position: StreamPosition | None) -> None:
         """
@@ -201,6 +249,8 @@ class Hub:
             self._leave_cohort(room, subscription)
         elif room.held is not None:
             room.held.pop(client, None)
+        if room.extras is not None:
+            self._leave_extras(room.extras, subscription)
         if room.positioned:
             room.positioned.pop(client, None)
         if room.joiners:
@@ -210,6 +260,20 @@ class Hub:
             return False
         del self.rooms[subscription.channel]
         return True
+
+    @staticmethod
+    def _leave_extras(extras: Extras, subscription: Subscription) -> None:
+        if subscription.options.keep_latest:
+            extras.followers -= 1
+            if not extras.followers:
+                extras.latest = None
+        client = subscription.client
+        alone = extras.alone.pop(client, None)
+        if alone is not None:
+            owed = alone.owed()
+            alone.forget()
+            if owed and not client.is_closed:
+                client.write(owed)
 
     def pause(self, client: Client) -> None:
         """Look after a slow reader on its own: its transport's buffer is full."""
@@ -221,7 +285,8 @@ class Hub:
 
     def resume(self, client: Client) -> None:
         """Take a reader that has caught up back in."""
-        for subscription in client.session.subscriptions.values():
+        # A copy, since what was gathered leaves now, and may be more than the connection is allowed to owe.
+        for subscription in tuple(client.session.subscriptions.values()):
             if subscription.state is HELD:
                 self._step_in(self.rooms[subscription.channel], subscription)
 
@@ -236,10 +301,18 @@ class Hub:
         else:
             subscription.tags_filter = tags_filter
 
-    def _step_in(self, room: Room, subscription: Subscription) -> None:
-        """Move a held subscription to its cohort if it is in step and its reader keeps up."""
+    def _step_in(
+        self, room: Room, subscription: Subscription, *, can_release: bool = False
+    ) -> None:
+        """
+        Move a held subscription to its cohort if it is in step and its reader keeps up.
+
+        It stays where it is while something is gathered for the others, unless that may be released.
+        """
         client = subscription.client
         if client.is_paused or (subscription.is_positioned and subscription.ahead > room.offset):
+            return
+        if room.extras is not None and not self._can_gather(room, subscription, can_release):
             return
         # What this client was answered in the same tick must leave before the cohort's writes, which
         # go straight to the transport.
@@ -247,12 +320,14 @@ class Hub:
         if client.is_paused:  # what left just now filled its buffer
             return
         room.flush()
-        if subscription.options.delta or subscription.tags_filter is not None:
+        if is_variant(subscription):
             cohort = self._variant(room, self._key_of(room, subscription))
         else:
             plain = room.cohorts.get(client.wire)
             if plain is None:
-                plain = room.cohorts[client.wire] = Cohort(client.wire, room.channel)
+                plain = room.cohorts[client.wire] = Cohort(
+                    client.wire, room.head(client.wire, None)
+                )
             cohort = plain
         cohort.writes[client] = client.direct_write
         if room.held is not None:
@@ -261,30 +336,71 @@ class Hub:
                 room.held = None
         subscription.state = LIVE
 
+    def _can_gather(self, room: Room, subscription: Subscription, can_release: bool) -> bool:
+        """Say whether a cohort has nothing gathered that isn't a newcomer's; what is gathered for that one leaves now."""
+        extras = room.extras
+        assert extras is not None
+        if not extras.has_batches:
+            return True
+        key = self._key_of(room, subscription)
+        there = room.variants.get(key) if room.variants else None
+        if isinstance(there, BatchCohort) and there.has_gathered:
+            if not can_release:
+                return False
+            self._release(there)
+        alone = extras.alone.get(subscription.client)
+        if alone is not None:
+            alone.release()
+            if alone.pending:
+                alone.flush()  # before it is forgotten: a full buffer would leave the subscription held
+            if subscription.client.is_paused or subscription.state is not HELD:
+                return False
+            del extras.alone[subscription.client]
+        return True
+
     @staticmethod
     def _key_of(room: Room, subscription: Subscription) -> CohortKey:
         """Say which variant a subscription that steps in belongs to."""
-        form = _form_of(subscription)
+        form = form_of(subscription)
         if subscription.is_map:
             room.floor = max(room.floor, subscription.base)
         elif form is Form.IN_STEP and subscription.base != room.offset:
             form = Form.FRESH
-        return subscription.client.wire, form, subscription.tags_filter
+        elif form is Form.FOLLOWING and not 0 < subscription.base == room.more().count:
+            form = Form.STARTING
+        return subscription.client.wire, form, subscription.tags_filter, subscription.options.manner
 
-    @staticmethod
-    def _variant(room: Room, key: CohortKey) -> Cohort:
+    def _variant(self, room: Room, key: CohortKey) -> Cohort:
         if room.variants is None:
             room.variants = {}
         cohort = room.variants.get(key)
         if cohort is None:
-            wire, form, tags_filter = key
-            cohort = room.variants[key] = Cohort(wire, room.channel, form, tags_filter)
+            wire, form, tags_filter, manner = key
+            if manner is not None and manner.batching is not None:
+                cohort = self._batch(room, wire, form, tags_filter, manner, is_shared=True)
+            else:
+                cohort = Cohort(wire, room.head(wire, manner), form, tags_filter, manner)
+            room.variants[key] = cohort
         return cohort
+
+    def _batch(
+        self,
+        room: Room,
+        wire: Wire,
+        form: Form,
+        tags_filter: TagsFilter | None,
+        manner: Manner,
+        *,
+        is_shared: bool,
+    ) -> BatchCohort:
+        room.more().has_batches = True
+        most = self._messages_per_frame
+        return BatchCohort(room, wire, form, tags_filter, manner, most=most, is_shared=is_shared)
 
     def _leave_cohort(self, room: Room, subscription: Subscription) -> None:
         """Take a live subscription out of its cohort, with what is pending for it."""
         client = subscription.client
-        if subscription.options.delta or subscription.tags_filter is not None:
+        if is_variant(subscription):
             self._leave_variant(room, subscription)
             return
         cohort = room.cohorts[client.wire]
@@ -295,24 +411,30 @@ class Hub:
     def _leave_variant(self, room: Room, subscription: Subscription) -> None:
         client = subscription.client
         assert room.variants is not None
-        form = _form_of(subscription)
-        key = client.wire, form, subscription.tags_filter
-        if form is Form.IN_STEP and not subscription.is_map:
-            in_step = room.variants.get(key)
-            if in_step is not None and client in in_step.writes:
-                subscription.base = room.offset
+        form = form_of(subscription)
+        tags_filter, manner = subscription.tags_filter, subscription.options.manner
+        key = client.wire, form, tags_filter, manner
+        if form in FIRST_OF and not subscription.is_map:
+            with_base = room.variants.get(key)
+            if with_base is not None and client in with_base.writes:
+                subscription.base = room.offset if form is Form.IN_STEP else room.more().count
             else:
-                key = client.wire, Form.FRESH, subscription.tags_filter
+                key = client.wire, FIRST_OF[form], tags_filter, manner
                 subscription.base = 0
         cohort = room.variants[key]
         self._leave(cohort, client)
         if not cohort.writes:
             del room.variants[key]
+            if isinstance(cohort, BatchCohort) and cohort.has_gathered:
+                # Those who wait for it to leave have nobody to wait for any more.
+                self._release(cohort)
 
     @staticmethod
     def _leave(cohort: Cohort, client: Client) -> None:
-        if cohort.pending and not client.is_closed:
-            client.write(cohort.wire.separator.join(cohort.pending))
+        if not client.is_closed:
+            owed = cohort.owed()
+            if owed:
+                client.write(owed)
         del cohort.writes[client]
 
     def _keep_alone(self, room: Room, subscription: Subscription) -> None:
@@ -335,8 +457,19 @@ class Hub:
         publication: Publication,
         position: StreamPosition,
         previous: Publication | None = None,
+        delta: bool = False,
     ) -> None:
-        """Deliver a publication to this process's subscribers; ``previous`` is there where patches are allowed."""
+        """
+        Deliver a publication to this process's subscribers.
+
+        Args:
+            channel: Where it was published.
+            publication: What is delivered.
+            position: Where it stands in the stream; empty outside of it.
+            previous: The one before it in the stream, where patches are allowed.
+            delta: Whether patches are allowed.
+
+        """
         room = self.rooms.get(channel)
         if room is None:
             return
@@ -350,7 +483,11 @@ class Hub:
             if publication.key:
                 delivery = self._delivery_of_key(room, publication, position, previous)
             else:
-                delivery = Delivery(publication, position, self._base(room, previous))
+                base = self._base(room, previous)
+                if room.extras is not None and room.extras.followers:
+                    delivery = self._follow(room.extras, publication, position, base, delta)
+                else:
+                    delivery = Delivery(publication, position, base)
                 if room.deltas:
                     self._prepare_deltas(room, delivery)
             if room.held:
@@ -366,10 +503,23 @@ class Hub:
                     self._disconnect_all(cohort)
                 else:
                     self.deliveries += len(cohort.writes)
-        elif not room.variants:
-            return
-        if not room.is_dirty:
-            self._mark_dirty(room)
+            if not room.is_dirty:
+                self._mark_dirty(room)
+
+    @staticmethod
+    def _follow(
+        extras: Extras,
+        publication: Publication,
+        position: StreamPosition,
+        base: Publication | None,
+        delta: bool,
+    ) -> Delivery:
+        """Make a delivery that followers can be sent as a patch; it is the next one's base, whatever becomes of it."""
+        latest, extras.latest = extras.latest, publication
+        extras.count += 1
+        return Delivery(
+            publication, position, base, latest=latest if delta else None, count=extras.count
+        )
 
     @staticmethod
     def _disconnect_all(cohort: Cohort) -> None:
@@ -423,32 +573,49 @@ class Hub:
             if cohort.tags_filter is not None and not delivery.passes(cohort.tags_filter):
                 self.filtered += count
                 continue
+            form = cohort.form
             try:
-                message = delivery.message(cohort.wire, cohort.head, cohort.form)
+                if isinstance(cohort, BatchCohort):
+                    message = delivery.message(cohort.wire.unframed, cohort.head, form)
+                    self.batches.add(cohort, message, delivery.publication.key)
+                else:
+                    cohort.pending.append(delivery.message(cohort.wire, cohort.head, form))
+                    if not room.is_dirty:
+                        self._mark_dirty(room)
             except InvalidPayloadError:
                 self._disconnect_all(cohort)
                 continue
-            cohort.pending.append(message)
             self.deliveries += count
-            saved = delivery.savings(cohort.form)
-            if saved:
-                self.patched += count
-                self.bytes_saved += count * saved
-        if room.deltas and delivery.position.offset and not delivery.publication.key:
-            self._turn(room, Form.FRESH, Form.IN_STEP)
+            if form > Form.WHOLE:
+                self._count_saved(delivery.saved(form), count)
+        if room.deltas and not delivery.publication.key:
+            if delivery.position.offset:
+                self._turn(room, Form.FRESH, Form.IN_STEP)
+            if delivery.count:
+                self._turn(room, Form.STARTING, Form.FOLLOWING)
+
+    def _count_saved(self, saved: int, count: int) -> None:
+        if saved:
+            self.patched += count
+            self.bytes_saved += count * saved
 
     def _turn(self, room: Room, form: Form, into: Form) -> None:
         """Move all subscribers of one stage to another, those of each wire together."""
         variants = room.variants
         assert variants is not None
         turning = [cohort for cohort in variants.values() if cohort.form is form]
-        if any((cohort.wire, into, cohort.tags_filter) in variants for cohort in turning):
-            room.flush()  # what is pending differs
+        if any(
+            (each.wire, into, each.tags_filter, each.manner) in variants for each in turning
+        ):  # what is pending differs
+            for each in variants.values():
+                if isinstance(each, BatchCohort) and each.form in (form, into):
+                    each.release()
+            room.flush()
         for cohort in turning:
             if not cohort.writes:
                 continue  # a flush that met a full buffer moved the last one out
-            del variants[cohort.wire, form, cohort.tags_filter]
-            key = (cohort.wire, into, cohort.tags_filter)
+            del variants[cohort.wire, form, cohort.tags_filter, cohort.manner]
+            key = (cohort.wire, into, cohort.tags_filter, cohort.manner)
             there = variants.get(key)
             if there is None:
                 cohort.form = into
@@ -529,28 +696,46 @@ class Hub:
 
     def _write_alone(self, subscription: Subscription, delivery: Delivery) -> None:
         client = subscription.client
-        wire = client.wire
-        head = wire.publication_head(subscription.channel)
-        offset = delivery.position.offset
-        form = _form_of(subscription)
+        room = self.rooms[subscription.channel]
+        manner = subscription.options.manner
+        is_gathered = manner is not None and manner.batching is not None
+        wire = client.wire.unframed if is_gathered else client.wire
+        form = form_of(subscription)
         if subscription.is_map:
             if form is Form.FRESH:
                 form = Form.IN_STEP if delivery.base_offset > subscription.base else Form.WHOLE
         else:
-            if form is Form.IN_STEP and not 0 < subscription.base == offset - 1:
-                form = Form.FRESH
-            subscription.base = offset
+            place = delivery.count if form is Form.FOLLOWING else delivery.position.offset
+            has_base = 0 < subscription.base == place - 1
+            subscription.base = place
+            if form in FIRST_OF and not has_base:
+                form = FIRST_OF[form]
         try:
-            message = delivery.message(wire, head, form)
+            message = delivery.message(wire, room.head(wire, manner), form)
         except InvalidPayloadError:
             client.disconnect(*errors.INAPPROPRIATE_PROTOCOL)
             return
         self.deliveries += 1
-        saved = delivery.savings(form)
-        if saved:
-            self.patched += 1
-            self.bytes_saved += saved
-        client.write_checked(message)
+        if form in FIRST_OF:
+            self._count_saved(delivery.saved(form), 1)
+        if is_gathered:
+            self.batches.add(self._alone(room, subscription), message, delivery.publication.key)
+        else:
+            client.write_checked(message)
+
+    def _alone(self, room: Room, subscription: Subscription) -> BatchCohort:
+        """Return what gathers for one subscription."""
+        alone = room.more().alone
+        client = subscription.client
+        cohort = alone.get(client)
+        if cohort is None:
+            manner = subscription.options.manner
+            assert manner is not None
+            form = form_of(subscription)
+            cohort = self._batch(room, client.wire, form, None, manner, is_shared=False)
+            cohort.writes[client] = client.write_checked
+            alone[client] = cohort
+        return cohort
 
     def join(self, channel: str, info: ClientInfo) -> None:
         """Tell subscribers that somebody came."""
@@ -565,12 +750,18 @@ class Hub:
         if room is None or not room.joiners:
             return
         room.flush()
-        encoded: dict[Wire, bytes] = {}
-        for client in tuple(room.joiners):
-            message = encoded.get(client.wire)
-            if message is None:
-                message = encoded[client.wire] = client.wire.encode_push(push)
-            client.write_checked(message)
+        pushes = Pushes(room, push)
+        for cohort in tuple((room.variants or {}).values()):
+            if isinstance(cohort, BatchCohort) and cohort.manner and cohort.manner.has_joins:
+                message = pushes.encoded(cohort.wire.unframed, cohort.manner)
+                self.batches.add(cohort, message)
+        for client, subscription in tuple(room.joiners.items()):
+            manner = subscription.options.manner
+            if manner is None or manner.batching is None:
+                client.write_checked(pushes.encoded(client.wire, manner))
+            elif subscription.state is HELD:
+                message = pushes.encoded(client.wire.unframed, manner)
+                self.batches.add(self._alone(room, subscription), message)
 
     # --- one flush per tick ----------------------------------------------------------------------
 
@@ -581,29 +772,59 @@ class Hub:
             # Python 3.11 asks the system for its process id whenever the running loop is looked up.
             loop = self.loop or asyncio.get_running_loop()
             if self._write_delay:
-                loop.call_later(self._write_delay, self.flush)
+                loop.call_later(self._write_delay, self._on_tick)
             else:
-                loop.call_soon(self.flush)
+                loop.call_soon(self._on_tick)
 
     def flush(self) -> None:
         """Write out what the rooms have pending."""
         dirty, self._dirty = self._dirty, []
+        if self._write_delay or self._late_by:
+            late, self._late = self._late, {}
+            dirty += [room for room in late if not room.is_dirty]
+            if len(dirty) > 1:
+                write_together(dirty)
         for room in dirty:
             room.is_dirty = False
             room.flush()
+            if room.extras is not None:
+                self._flush_extras(room, room.extras)
+
+    def _flush_early(self) -> None:
+        """Write out what is pending on those transports that wait less than others."""
+        dirty, self._dirty = self._dirty, []
+        if not self._late:
+            asyncio.get_running_loop().call_later(self._late_by, self.flush)
+        for room in dirty:
+            room.is_dirty = False
+            self._late[room] = None
+        write_together(dirty, is_websocket=not self._is_websocket_late)
+
+    def _release(self, cohort: BatchCohort) -> None:
+        """Let what a cohort has gathered leave with the next flush."""
+        cohort.release()
+        room = cohort.room
+        if cohort.is_shared:
+            room.more().is_released = True
+        if not room.is_dirty:
+            self._mark_dirty(room)
+
+    def _flush_extras(self, room: Room, extras: Extras) -> None:
+        """Write out what single subscribers have pending, and let those join the others who had to wait for these."""
+        if extras.alone:
+            for alone in tuple(extras.alone.values()):
+                if alone.pending:
+                    alone.flush()
+        if not extras.is_released:
+            return
+        extras.is_released = False
+        for subscription in tuple((room.held or {}).values()):
+            if subscription.state is HELD:
+                # What came since is a little of the next batch; waiting on, some would never get in.
+                self._step_in(room, subscription, can_release=True)
 
     def every_room(self, channels: Iterable[str] | None) -> list[Room]:
         """Return the rooms of ``channels`` that are here, or all."""
         if channels is None:
             return list(self.rooms.values())
         return [self.rooms[name] for name in channels if name in self.rooms]
-
-
-def _form_of(subscription: Subscription) -> Form:
-    """Say what a subscription gets once it has a base for patches."""
-    if not subscription.options.delta:
-        return Form.PLAIN
-    if subscription.tags_filter is not None or not subscription.is_positioned:
-        # Without positions a publication may come twice, or not at all, and then the base would be another.
-        return Form.WHOLE
-    return Form.FRESH if subscription.is_map and subscription.base else Form.IN_STEP

@@ -135,7 +135,11 @@ class Node:
         self.subscription_verifier = subscription_verifier
         self.clock = clock
         self.started_at = clock()
-        self.hub = Hub(write_delay=options.websocket.write_delay)
+        self.hub = Hub(
+            write_delay=options.client.write_delay,
+            websocket_write_delay=options.websocket.write_delay,
+            messages_per_frame=options.client.messages_per_frame,
+        )
         self.connections: set[Client] = set()
         self.is_draining = False
         self.publications = 0
@@ -203,6 +207,7 @@ class Node:
         for client in list(self.connections):
             client.disconnect(*errors.SHUTDOWN)
         self.hub.flush()
+        self.hub.batches.stop()
         self.pings.stop()
         self.ticks.stop()
         self.newcomers.stop()
@@ -451,7 +456,7 @@ class Node:
             lag = self.options.client.channel_position_max_time_lag
             if lag and self.clock() - published_at > lag:
                 self.hub.lose_room(channel)
-        self.hub.publish(channel, publication, position, previous)
+        self.hub.publish(channel, publication, position, previous, delta)
 
     def on_join(self, channel: str, info: ClientInfo) -> None:
         """Tell subscribers that somebody came."""

@@ -92,8 +92,14 @@ def encode_push(push: Push) -> bytes:
     return _one_line(_encode(push))
 
 
-def publication_head(channel: str) -> bytes:
-    """Return what stands before every publication of a channel; for ``encode_publication``."""
+def publication_head(channel: str, number: int = 0) -> bytes:
+    """
+    Return what stands before every publication of a channel; for ``encode_publication``.
+
+    ``number`` stands for the channel's name, if it is not 0.
+    """
+    if number:
+        return b'{"push":{"id":%d,"pub":' % number
     return b'{"push":{"channel":%b,"pub":' % _encode(channel)
 
 
@@ -110,8 +116,10 @@ def encode_publication(head: bytes, publication: Publication) -> bytes:
     return _one_line(head + _encode(publication) + b"}}")
 
 
-def push_head(channel: str) -> bytes:
+def push_head(channel: str, number: int = 0) -> bytes:
     """Return what ``publication_head`` does, for a unidirectional connection."""
+    if number:
+        return b'{"id":%d,"pub":' % number
     return b'{"channel":%b,"pub":' % _encode(channel)
 
 

@@ -138,8 +138,15 @@ def encode_push(push: Push) -> bytes:
     )
 
 
-def publication_head(channel: str) -> bytes:
-    """Return what stands before every publication of a channel; for ``encode_publication``."""
+def publication_head(channel: str, number: int = 0) -> bytes:
+    """
+    Return what stands before every publication of a channel; for ``encode_publication``.
+
+    ``number`` stands for the channel's name, if it is not 0.
+    """
+    # 0x08, 0x12 and 0x22 are the tags of a push's id, channel and publication.
+    if number:
+        return b"\x08" + varint(number) + b"\x22"
     name = channel.encode()
     return b"\x12" + varint(len(name)) + name + b"\x22"
 
@@ -151,9 +158,9 @@ def encode_publication(head: bytes, publication: Publication) -> bytes:
     return b"\x22" + varint(len(data)) + data
 
 
-def push_head(channel: str) -> bytes:
+def push_head(channel: str, number: int = 0) -> bytes:
     """Return what ``publication_head`` does; the same bytes stand in a unidirectional push."""
-    return publication_head(channel)
+    return publication_head(channel, number)
 
 
 def encode_publication_push(head: bytes, publication: Publication) -> bytes:

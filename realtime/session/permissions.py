@@ -17,6 +17,7 @@ map (it goes past its keys), and a namespace's data format holds for maps too.
 
 from __future__ import annotations
 
+import math
 import re
 from enum import IntEnum
 from typing import Literal, NamedTuple, NoReturn
@@ -43,12 +44,14 @@ from realtime.protocol.errors import (
     PermissionDeniedError,
     UnknownChannelError,
 )
+from realtime.session.manner import Batching, Manner
 
 
 Outcome = Literal["pass", "grant", "refuse"]
 FOSSIL = "fossil"
 INSECURE_RULE = "client.insecure"
 _MAX_TYPE = SHARED_POLL_TYPE
+_LONGEST_TIMER = 2**31 - 1  # milliseconds; JavaScript's timers take no more
 _PROXIES_COME_LATER = "that proxy can't be asked: proxies come with a later version"
 
 
@@ -116,8 +119,9 @@ class GrantedOptions(msgspec.Struct, frozen=True, gc=False):
     How one subscription works; captured at subscribe time, later edits of the namespace don't change it.
 
     ``recoverable`` implies ``positioned``. ``is_cache`` is the recovery mode (otherwise stream), ``auto_recover`` says that
-    the server acts as if the request had asked for recovery. ``delta`` is the negotiated type or empty.
-    ``map_presence`` is ``None`` for most.
+    the server acts as if the request had asked for recovery. ``delta`` is the negotiated type or empty; with ``keep_latest``
+    its base is the publication that this node delivered last. ``publish_debounce`` is in milliseconds. ``map_presence`` and
+    ``manner`` are ``None`` for most: who is there is told to no map, and pushes are written as usual.
     """
 
     positioned: bool
@@ -130,6 +134,9 @@ class GrantedOptions(msgspec.Struct, frozen=True, gc=False):
     delta: str
     history_meta_ttl: float
     map_presence: MapPresence | None = None
+    keep_latest: bool = False
+    publish_debounce: int = 0
+    manner: Manner | None = None
 
 
 class Asked(NamedTuple):
@@ -142,6 +149,7 @@ class Asked(NamedTuple):
     join_leave: bool
     delta: str
     is_server_side: bool
+    compact: bool = False
 
 
 class _Access(NamedTuple):
@@ -742,6 +750,7 @@ def grant_options(
     delta: str = "",
     override: Override | None = None,
     is_server_side: bool = False,
+    compact: bool = False,
     trace: Trace = None,
 ) -> GrantedOptions:
     """
@@ -763,10 +772,13 @@ def grant_options(
             publications can't be bases.
         override: From the token, proxy or API call.
         is_server_side: Leave the three request flags out.
+        compact: The client can take a number for the channel's name.
         trace: Gets a step per option that was asked for or is forced.
 
     """
-    asked = Asked(not user, is_insecure, positioned, recoverable, join_leave, delta, is_server_side)
+    asked = Asked(
+        not user, is_insecure, positioned, recoverable, join_leave, delta, is_server_side, compact
+    )
     if trace is not None or override is not None:
         return _work_out(channel, asked, override or NO_OVERRIDE, trace)
     # The namespace's options are immutable, and its subscribers ask for one of a few combinations: what was worked out
@@ -778,7 +790,16 @@ def grant_options(
 
 
 def _work_out(channel: Channel, asked: Asked, over: Override, trace: Trace) -> GrantedOptions:
-    is_anonymous, is_insecure, positioned, recoverable, join_leave, delta, is_server_side = asked
+    (
+        is_anonymous,
+        is_insecure,
+        positioned,
+        recoverable,
+        join_leave,
+        delta,
+        is_server_side,
+        compact,
+    ) = asked
     options = channel.options
     may_ask = not is_server_side
     is_stream = options.type_number == STREAM_TYPE  # a poll has no positions
@@ -834,6 +855,19 @@ def _work_out(channel: Channel, asked: Asked, over: Override, trace: Trace) -> G
         delta=delta if is_delta else "",
         history_meta_ttl=channel.history_meta_ttl,
         map_presence=_map_presence(options),
+        keep_latest=is_delta
+        and is_stream
+        and options.keep_latest_publication
+        and not is_positioned,
+        publish_debounce=min(
+            math.ceil(options.client_publish_debounce_interval * 1000), _LONGEST_TIMER
+        ),
+        # An SDK looks numbers up among the subscriptions that it asked for itself.
+        manner=_manner(
+            options,
+            has_number=compact and may_ask and options.allow_channel_compaction,
+            has_joins=push_join_leave,
+        ),
     )
 
 
@@ -847,6 +881,13 @@ def _map_presence(options: ChannelOptions) -> MapPresence | None:
 
 
 _NO_MAP_PRESENCE = MapPresence("", "", removes_own_key=False)
+
+
+def _manner(options: ChannelOptions, *, has_number: bool, has_joins: bool) -> Manner | None:
+    if not options.has_batches:
+        return Manner(has_number=True) if has_number else None
+    batching = Batching(options.batch_max_size, options.batch_max_delay, options.batch_flush_latest)
+    return Manner(has_number, has_joins, batching)
 
 
 def _value(override: bool | None, base: bool) -> bool:

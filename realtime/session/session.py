@@ -60,6 +60,7 @@ class Session:
         expire_at: Unix seconds, 0 for never.
         subscriptions: By channel, those in flight included.
         is_pong_due: A ping is out and not answered yet.
+        takes_numbers: Whether its SDK can find a subscription by a number in place of the channel's name.
 
     """
 
@@ -72,6 +73,7 @@ class Session:
         "session_id",
         "state",
         "subscriptions",
+        "takes_numbers",
         "user",
     )
 
@@ -85,6 +87,7 @@ class Session:
         self.expire_at = 0
         self.subscriptions: dict[str, Subscription] = {}
         self.is_pong_due = False
+        self.takes_numbers = True
 
     def route(self, command: Command) -> str:
         """

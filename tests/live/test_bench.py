@@ -72,6 +72,27 @@ def test_a_server_of_its_own(scratch):
     assert content["error"] is None
 
 
+def test_deltas_and_filters_are_measured_beside_the_plain_run(scratch):
+    """Each in a run of its own, with everything that was published; the patches are on the wire."""
+    done = bench(scratch, "fanout", *SMALL, "--delta", "--filters", "7", "--json")
+
+    assert done.returncode == 0, done.stderr
+    content = json.loads(done.stdout)
+    assert [each["variant"] for each in content["scenarios"]] == ["", "delta", "7 filters"]
+    assert {each["delivered"] for each in content["scenarios"]} == {800}
+    assert [bool(each["latency_ms"]) for each in content["scenarios"]] == [True, False, True]
+    options = "--filters 7 --delta --json"
+    assert content["command"] == f"manage.py bench fanout {' '.join(SMALL)} {options}"
+
+
+def test_scenarios_without_variants_are_refused(scratch):
+    """Rather than measured as if nothing had been asked for."""
+    done = bench(scratch, "connect", "--delta")
+
+    assert done.returncode == 1
+    assert "--delta and --filters are for fanout and channels" in done.stderr
+
+
 @pytest.mark.parametrize("shape", ["serve"], indirect=True)
 def test_every_scenario(scratch, server: Server):
     """Counted deliveries are those expected; nothing is lost, twice or failed."""

@@ -9,7 +9,7 @@ import pytest
 from django.contrib.auth.models import Permission, User
 from django.urls import reverse_lazy
 
-from admin_ui.explain import Question, explain
+from admin_ui.explain import Question, explain, features
 from realtime.conf import loader
 from realtime.conf.options import ClientOptions, ProcessOptions, TokenOptions
 from realtime.models import Namespace
@@ -33,6 +33,15 @@ TABLE = NamespaceTable(
         ),
         "closed": ChannelOptions(),
         "lim": ChannelOptions(allow_user_limited_channels=True),
+        "batch": ChannelOptions(
+            allow_subscribe_for_client=True,
+            batch_max_size=10,
+            batch_max_delay=0.02,
+            client_publish_debounce_interval=0.25,
+        ),
+        "latest": ChannelOptions(
+            allow_subscribe_for_client=True, batch_max_delay=1.0, batch_flush_latest=True
+        ),
         "pres": ChannelOptions(presence=True, allow_presence_for_subscriber=True),
         "board": ChannelOptions(
             subscription_type="map",
@@ -209,6 +218,27 @@ def token_key(settings):
     loader.reset()
     yield
     loader.reset()
+
+
+@pytest.mark.parametrize(
+    ("channel", "expected"),
+    [
+        (
+            "batch:a",
+            [
+                "receives messages 10 at a time or 20ms after the first",
+                "asked to publish at most every 250ms",
+            ],
+        ),
+        ("latest:a", ["receives the latest publication 1s after the first"]),
+        ("open:a", ["positioned", "recoverable"]),
+    ],
+)
+def test_what_a_subscription_has_is_said_in_words(channel, expected):
+    """As the namespace grants it to a client that asks for nothing."""
+    granted = ask("subscribe", channel, user="7").granted
+
+    assert features(granted) == expected
 
 
 def test_the_page_shows_the_rows_decision(viewer):

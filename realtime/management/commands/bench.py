@@ -17,7 +17,15 @@ from django.conf import settings
 from django.core.management.base import CommandError, CommandParser
 
 from realtime.bench import BenchError, report, scenarios
-from realtime.bench.plan import LIMITS, SCENARIOS, Plan, Sizes, make_plan
+from realtime.bench.plan import (
+    LIMITS,
+    SCENARIOS,
+    WITH_VARIANTS,
+    Plan,
+    Sizes,
+    make_plan,
+    with_variants,
+)
 from realtime.bench.report import Result
 from realtime.bench.server import (
     HISTORY_NAMESPACE,
@@ -100,6 +108,19 @@ class Command(ConfigCommand):
                 metavar="N" if option.kind is int else "X",
                 help=f"{text}.",
             )
+        parser.add_argument(
+            "--delta",
+            action="store_true",
+            help=f"Once more with deltas: {' and '.join(WITH_VARIANTS)}, whose publications then change by their time.",
+        )
+        parser.add_argument(
+            "--filters",
+            type=int,
+            default=0,
+            metavar="N",
+            help=f"Once more with N different tags filters, {LIMITS['filters'].high:,.0f} at most, all of which let "
+            "everything through.",
+        )
         parser.add_argument("--json", action="store_true", help="Print JSON and no table.")
         own = parser.add_argument_group("a server of its own")
         own.add_argument(
@@ -291,7 +312,15 @@ def _plans(options: dict[str, Any]) -> list[Plan]:
     sizes = Sizes(
         **{each.name: options[each.name] for each in _SIZES}, others={**others, "prefix": prefix}
     )
-    return [make_plan(name, sizes) for name in options["scenarios"] or SCENARIOS]
+    names = options["scenarios"] or tuple(SCENARIOS)
+    delta, filters = options["delta"], options["filters"]
+    if (delta or filters) and not set(names) & set(WITH_VARIANTS):
+        raise BenchError(f"--delta and --filters are for {' and '.join(WITH_VARIANTS)}")
+    return [
+        plan
+        for name in names
+        for plan in with_variants(make_plan(name, sizes), delta=delta, filters=filters)
+    ]
 
 
 def _check_combination(options: dict[str, Any]) -> None:
@@ -311,6 +340,8 @@ def _describe(plan: Plan) -> str:
     if plan.scenario == "publish":
         return f"{plan.publications:,} publications by {plan.publishers} publishers"
     held = f"{plan.clients:,} sockets, {plan.channels:,} channel{'s' if plan.channels > 1 else ''}"
+    if plan.variant:
+        held += f", {plan.variant}"
     if plan.scenario == "connect":
         return held
     if plan.scenario == "inbound":
@@ -326,7 +357,9 @@ def command_line(options: dict[str, Any]) -> str:
         for each in (*_SIZES, *_OTHERS)
         if options[each.name] is not None
     ]
-    words += [f"--{name}" for name in ("history", "json") if options[name]]
+    if options["filters"]:
+        words.append(f"--filters {options['filters']}")
+    words += [f"--{name}" for name in ("delta", "history", "json") if options[name]]
     if options["serve"]:
         words.append(f'--serve="{options["serve"]}"')
     for name in ("url", "prefix"):
@@ -344,7 +377,7 @@ def _text(facts: dict[str, Any], results: Sequence[Result]) -> str:
     measured = f"of the processes {', '.join(map(str, pids))}" if pids else "not known: give --pid"
     kind = f"started for this, {server['engine']} engine" if server["is_scratch"] else server["url"]
     notes = []
-    if bound := [result.scenario for result in results if result.is_bound_by_clients]:
+    if bound := [result.name for result in results if result.is_bound_by_clients]:
         notes.append(
             f"The clients were busy all the time in: {', '.join(bound)}. Units a second and latency are theirs there; "
             "--processes takes more of them, if there are cores for it."

@@ -37,10 +37,12 @@ const publication = (p) => ({
 const failure = (error) => ({ code: error?.code ?? -1, message: error?.message ?? String(error) });
 
 let cut = null; // ends the connection in use, without a word
+let frames = []; // what came over WebSockets
 class Socket extends WebSocket {
   constructor(address, protocols) {
     super(address, protocols);
     cut = () => this.terminate();
+    this.on('message', (data) => frames.push(Buffer.from(data)));
   }
 }
 const base = new URL(url.replace(/^ws/, 'http'));
@@ -189,6 +191,16 @@ const operations = {
   publish: async ({ channel, data }) => {
     await client.publish(channel, pack(data));
     return {};
+  },
+  subscription_publish: async ({ channel, data }) => {
+    await subscriptions.get(channel).publish(pack(data));
+    return {};
+  },
+  // How many frames came since the last look, and in how many of them a text is.
+  frames: ({ text }) => {
+    const seen = frames;
+    frames = [];
+    return { count: seen.length, with_text: seen.filter((each) => each.includes(text)).length };
   },
   patches: ({ channel }) => subscriptions.get(channel).deltaStats().numDeltaPayloads,
   presence: async ({ channel }) => {

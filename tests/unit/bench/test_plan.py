@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from realtime.bench.plan import SCENARIOS, Plan, PlanError, Sizes, make_plan
+from realtime.bench.plan import SCENARIOS, Plan, PlanError, Sizes, make_plan, with_variants
 
 
 counts = st.integers(1, 40)
@@ -86,9 +86,33 @@ def test_a_channel_for_each_socket_follows_the_number_of_sockets():
             "601 publications at 10 a second take longer than the 60 s",
         ),
         ("inbound", Sizes(clients=2, channels=3), "3 channels for 2 clients"),
+        ("fanout", Sizes(others={"filters": 10_001}), "filters 10001: expected 0 to 10,000"),
     ],
 )
 def test_too_much_is_refused(scenario, sizes, text):
     """The text names what and how much it may be."""
     with pytest.raises(PlanError, match=text):
         make_plan(scenario, sizes)
+
+
+def test_variants_come_after_the_plain_run_and_change_what_is_asked_for():
+    """Deltas and filters each on their own; equal sizes, so that they can be compared."""
+    plain, deltas, filters = with_variants(make_plan("fanout", Sizes()), delta=True, filters=3)
+
+    assert [each.variant for each in (plain, deltas, filters)] == ["", "delta", "3 filters"]
+    assert plain.deliveries == deltas.deliveries == filters.deliveries
+    assert (plain.request_of(1), plain.publish_options) == ({}, "")
+    assert deltas.request_of(1) == {"delta": "fossil"}
+    assert deltas.publish_options == ',"delta":true'
+    wanted = [filters.request_of(socket)["tf"]["val"] for socket in range(6)]
+    assert len(set(wanted)) == 3
+    assert wanted[:3] == wanted[3:]
+    assert filters.publish_options == ',"tags":{"kind":"bench"}'
+
+
+@pytest.mark.parametrize("scenario", ["publish", "connect", "inbound"])
+def test_scenarios_without_variants_are_carried_out_once(scenario):
+    """They have no subscriptions that count, or no publications over HTTP."""
+    plan = make_plan(scenario, Sizes())
+
+    assert with_variants(plan, delta=True, filters=100) == [plan]

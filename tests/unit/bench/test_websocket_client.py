@@ -211,3 +211,34 @@ def test_a_client_frame_is_one_that_servers_read(size):
     )
 
     assert found == [b"x" * size]
+
+
+async def test_it_asks_for_what_it_is_told_to():
+    """Beside the channel."""
+    transport = Transport()
+    request = {"tf": {"key": "kind"}}
+    socket = Socket(b"GET /", "", ["bench:1"], Tally(), is_sampled=False, request=request)
+    socket.connection_made(transport)
+
+    socket.data_received(UPGRADED + CONNECTED)
+
+    (_, subscribe) = transport.messages()[-1]
+    assert json.loads(subscribe)["subscribe"] == {"channel": "bench:1", "tf": {"key": "kind"}}
+
+
+@pytest.mark.parametrize("is_granted", [True, False])
+async def test_a_server_without_deltas_is_not_measured_as_if_it_had_them(is_granted):
+    """It would answer well, and send everything whole."""
+    socket = Socket(
+        b"GET /", "", ["bench:1"], Tally(), is_sampled=False, request={"delta": "fossil"}
+    )
+    socket.connection_made(Transport())
+    reply = b'{"id":2,"subscribe":{"delta":true}}' if is_granted else b'{"id":2,"subscribe":{}}'
+
+    socket.data_received(UPGRADED + CONNECTED + frame(reply))
+
+    if is_granted:
+        assert socket.subscribed.result() is None
+    else:
+        with pytest.raises(SocketError, match="makes no deltas"):
+            socket.subscribed.result()

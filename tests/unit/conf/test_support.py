@@ -30,6 +30,8 @@ def test_no_option_is_in_both_tables(key):
         "client.token.eddsa_public_key",
         "client.subscription_token.enabled",
         "client.connection_limit",
+        "client.max_messages_in_frame",
+        "client.write_delay",
         "client.subscribe_to_user_personal_channel.single_connection",
         "channel.max_length",
         "channel.proxy.shared_poll_refresh.endpoint",

@@ -21,6 +21,7 @@ ALL_DEFAULTS = (
     "shared_poll_refresh",
 )
 HISTORY = {"history_size": 10, "history_ttl": 60.0}
+LATEST = {"batch_max_delay": 0.1, "batch_flush_latest": True}
 MAP = MapOptions(mode="recoverable", key_ttl=60.0)
 
 
@@ -97,6 +98,30 @@ def test_row_1_a_name_must_be_unique():
                 "auto_cache_recover": True,
                 "force_recovery": True,
                 "force_recovery_mode": "cache",
+            },
+            [],
+        ),
+        # batches
+        ({"batch_max_size": -1}, ["batch_max_size"]),
+        ({"batch_max_delay": -1.0}, ["batch_max_delay"]),
+        ({"batch_max_delay": 0.0001}, ["batch_max_delay"]),
+        ({"client_publish_debounce_interval": -1.0}, ["client_publish_debounce_interval"]),
+        ({"batch_max_delay": 0.02, "batch_flush_latest": True}, []),
+        ({"batch_flush_latest": True}, ["batch_flush_latest"]),
+        ({**LATEST, "allowed_delta_types": ("fossil",)}, ["batch_flush_latest"]),
+        ({**LATEST, **HISTORY, "force_recovery": True}, ["batch_flush_latest"]),
+        ({**LATEST, "force_positioning": True}, ["batch_flush_latest"]),
+        ({**LATEST, "allow_recovery": True, "allow_positioning": True}, ["batch_flush_latest"]),
+        (
+            {**LATEST, **HISTORY, "allow_recovery": True, "force_recovery_mode": "cache"},
+            [],
+        ),
+        (
+            {
+                **LATEST,
+                "allow_recovery": True,
+                "subscription_type": "map",
+                "map": MapOptions(mode="persistent"),
             },
             [],
         ),
@@ -378,6 +403,17 @@ def test_row_22_the_personal_channel(personal, field):
         (
             {"delta_publish": True, "allowed_delta_types": ("fossil",), "allow_tags_filter": True},
             ["allow_tags_filter"],
+        ),
+        ({"batch_max_size": 10}, ["batch_max_size"]),
+        ({"batch_max_size": 10, "batch_max_delay": 0.1}, []),
+        ({"keep_latest_publication": True}, ["keep_latest_publication"]),
+        (
+            {
+                "keep_latest_publication": True,
+                "allowed_delta_types": ("fossil",),
+                "delta_publish": True,
+            },
+            [],
         ),
         ({"force_push_join_leave": True}, ["force_push_join_leave"]),
         ({"force_push_join_leave": True, "join_leave": True}, []),

@@ -13,6 +13,7 @@ from msgspec import Raw
 from realtime.namespaces.options import ChannelOptions, ChannelRules, MapOptions
 from realtime.namespaces.table import NamespaceTable
 from realtime.protocol.errors import BAD_REQUEST, BadRequestError, ClientError, Disconnect
+from realtime.session.manner import Batching, Manner
 from realtime.session.permissions import (
     GrantedOptions,
     MapPresence,
@@ -991,3 +992,49 @@ def test_a_trace_changes_nothing_and_ends_with_the_decision(
         assert result == outcome(do, None)
         assert trace[-1].outcome == ("grant" if result == OK else "refuse")
         assert {step.outcome for step in trace[:-1]} <= {"pass"}
+
+
+# --- how pushes are written ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "request_", "manner"),
+    [
+        ({}, {"compact": True, "join_leave": True}, None),
+        ({"batch_max_size": 2}, {}, Manner(batching=Batching(2, 0.0, False))),
+        (
+            {"batch_max_delay": 0.5, "batch_flush_latest": True, "force_push_join_leave": True},
+            {},
+            Manner(has_joins=True, batching=Batching(0, 0.5, True)),
+        ),
+        ({"allow_channel_compaction": True}, {}, None),
+        ({"allow_channel_compaction": True}, {"compact": True}, Manner(has_number=True)),
+        # An SDK can't find what it did not ask for by its number.
+        ({"allow_channel_compaction": True}, {"compact": True, "is_server_side": True}, None),
+        ({"force_push_join_leave": True}, {}, None),
+    ],
+)
+def test_the_manner_is_the_namespaces_and_numbers_are_asked_for(options, request_, manner):
+    """``None`` is the usual one, so that plain channels stay as cheap as they are."""
+    assert grant(ChannelOptions(**options), **request_).manner == manner
+
+
+def test_the_latest_publication_is_a_base_for_those_without_positions():
+    """Where deltas were negotiated; with positions the stream has the base."""
+    options = ChannelOptions(
+        allowed_delta_types=("fossil",), keep_latest_publication=True, allow_positioning=True
+    )
+
+    assert grant(options, delta="fossil").keep_latest
+    assert not grant(options, delta="fossil", positioned=True).keep_latest
+    assert not grant(options).keep_latest
+
+
+@pytest.mark.parametrize(
+    ("seconds", "milliseconds"), [(0.0, 0), (0.25, 250), (0.0015, 2), (10**9, 2**31 - 1)]
+)
+def test_the_debounce_is_told_in_milliseconds(seconds, milliseconds):
+    """As JavaScript's timers can take them."""
+    options = ChannelOptions(client_publish_debounce_interval=seconds)
+
+    assert grant(options).publish_debounce == milliseconds
