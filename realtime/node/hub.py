@@ -793,7 +793,7 @@ class Hub:
     def _flush_early(self) -> None:
         """Write out what is pending on those transports that wait less than others."""
         dirty, self._dirty = self._dirty, []
-        if not self._late:
+        if dirty and not self._late:
             asyncio.get_running_loop().call_later(self._late_by, self.flush)
         for room in dirty:
             room.is_dirty = False
