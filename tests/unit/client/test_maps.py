@@ -230,6 +230,33 @@ async def test_a_map_that_is_cleared_while_it_is_read_is_read_anew(node, when):
     assert not node.hub.rooms
 
 
+async def test_a_namespace_that_keeps_maps_otherwise_has_loads_begin_anew(node):
+    """Both who loads and who follows: a store must not be told of rules that were."""
+    from msgspec.structs import replace
+
+    from realtime.namespaces.table import NamespaceTable
+    from tests.unit.client.conftest import NAMESPACES, OPEN
+
+    for number in range(5):
+        await put(node, "things:a", f"k{number}", number)
+    loading, live = MapReader(node, "things:a"), MapReader(node, "things:a")
+    live.come()
+    loading.connect()
+    page = loading.ask(phase=2)["subscribe"]
+    persistent = replace(NAMESPACES["board"], subscription_type="map")
+    node.table = NamespaceTable(OPEN, {**NAMESPACES, "things": persistent})
+
+    answer = loading.ask(phase=2, cursor=page["cursor"], offset=page["offset"], epoch=page["epoch"])
+
+    assert answer["error"]["code"] == 112
+    assert await node._is_in_step("things:a")
+    for other in (NAMESPACES["cursors"], NAMESPACES["hist"]):
+        node.table = NamespaceTable(OPEN, {**NAMESPACES, "things": other})
+        assert not await node._is_in_step("things:a")
+    node.table = NamespaceTable(OPEN, NAMESPACES)
+    assert len(await stored(node, "things:a")) == 5
+
+
 # --- what is refused ----------------------------------------------------------------------------------
 
 
