@@ -15,9 +15,8 @@ from realtime.namespaces.table import NamespaceTable
 from realtime.node.control import SubscribeUser, UnsubscribeUser
 from realtime.protocol.errors import EngineError
 from realtime.protocol.messages import Publication
-from tests.unit.client.conftest import NAMESPACES, OPEN, SECRET
-from tests.unit.client.map_readers import MapReader
-from tests.unit.client.test_maps import put
+from tests.unit.client.conftest import NAMESPACES, OPEN, SECRET, Connection
+from tests.unit.client.map_readers import MapReader, put
 
 
 PERSISTENT = MapOptions(mode="persistent")
@@ -126,8 +125,6 @@ async def test_who_may_write(node, connect, removed, flags, user, is_subscribed,
 
 async def test_insecure_mode_lets_everybody_write(make_node, options):
     """As it does with streams; a key that is the user's needs a user even so."""
-    from tests.unit.client.conftest import Connection
-
     node = await make_node(replace(options, client=replace(options.client, insecure=True)))
     allow(node, map={"client_key": "user_id"})
     node_table = node.table
