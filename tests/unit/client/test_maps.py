@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import random
 
@@ -10,6 +11,7 @@ import pytest
 from msgspec.structs import replace
 
 from realtime.namespaces.table import NamespaceTable
+from realtime.node.control import UnsubscribeUser
 from realtime.protocol.errors import EngineError
 from tests.unit.client.conftest import NAMESPACES, OPEN, SECRET
 from tests.unit.client.map_readers import BusyMaps, MapReader, put, stored, take, use
@@ -640,3 +642,90 @@ async def test_joins_and_presence_of_a_map_are_those_of_any_channel(make_node, o
     (push,) = first.take()
     assert "leave" in push["push"]
     assert len(await node.presence.presence("social:a")) == 1
+
+
+# --- while a backend takes its time -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("channel", "read"),
+    [("board:a", "read_state"), ("board:a", "read_stream"), ("cursors:a", "read_state")],
+)
+async def test_a_connection_that_goes_while_a_map_is_read_leaves_nothing(
+    node, monkeypatch, channel, read
+):
+    """Whichever read it is, and whether changes are held back by then."""
+    await put(node, channel, "k", 1)
+    reached = asyncio.Event()
+
+    async def wait(*arguments):
+        reached.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(node.maps, read, wait)
+    reader = MapReader(node, channel)
+    reader.connect()
+    reader.send({"id": 2, "subscribe": {"channel": channel, "type": 1, "phase": 2}})
+    await reached.wait()
+    assert bool(node.hub.rooms) is (read == "read_stream" or channel == "cursors:a")
+
+    reader.drop()
+
+    await asyncio.sleep(0)
+    assert not node.hub.rooms
+    assert not reader.connection.client.session.subscriptions
+    await put(node, channel, "k", 2)
+
+
+async def test_what_comes_while_the_stream_is_read_is_joined_to_it(node, monkeypatch):
+    """Changes that are in both are sent once; a hole between the two ends the connection."""
+    await put(node, "board:a", "k", 1)
+    going = asyncio.Event()
+    read_stream = node.maps.read_stream
+
+    async def slow(*arguments):
+        read = await read_stream(*arguments)
+        await going.wait()
+        return read
+
+    monkeypatch.setattr(node.maps, "read_stream", slow)
+    readers = [MapReader(node, "board:a") for _ in range(2)]
+    for reader in readers:
+        reader.connect()
+        reader.take()
+        reader.send({"id": 2, "subscribe": {"channel": "board:a", "type": 1, "phase": 2}})
+    await put(node, "board:a", "k", 2)
+    await put(node, "board:a", "l", 3)
+    (lossy,) = [
+        each
+        for client, each in node.hub.rooms["board:a"].held.items()
+        if client is readers[1].connection.client
+    ]
+    del lossy.buffer[0]
+
+    going.set()
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+    (reply,) = readers[0].take()
+    result = reply["subscribe"]
+    assert [each["offset"] for each in result["state"]] == [1]
+    assert [each["offset"] for each in result["publications"]] == [2, 3]
+    assert result["offset"] == 3
+    assert readers[1].connection.closed == (3010, "insufficient state")
+
+
+async def test_one_that_is_ended_while_it_loads_ends_when_it_is_live(node):
+    """The API's unsubscribe between two pages: the client learns of it once it has something to leave."""
+    for number in range(5):
+        await put(node, "board:a", f"k{number}", number)
+    reader = MapReader(node, "board:a")
+    reader.connect()
+    page = reader.ask(phase=2)["subscribe"]
+    await node.control(UnsubscribeUser(user="", channel="board:a"))
+
+    reader.ask(phase=2, cursor=page["cursor"], offset=page["offset"], epoch=page["epoch"])
+
+    (push,) = reader.take()
+    assert push["push"]["unsubscribe"]["code"] == 2000
+    assert not node.hub.rooms
