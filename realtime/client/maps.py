@@ -71,10 +71,9 @@ async def subscribe(client: Client, command: Command) -> Reply | None:
     request = command.subscribe
     assert request is not None
     _forget_abandoned(client, request.channel)
-    subscription = _loading(client, request)
-    channel = None if subscription is not None else _check(client, request)
+    subscription, channel = _loading(client, request), None
     if subscription is None:
-        assert channel is not None
+        channel = _check(client, request)
         subscription = _reserve(client, channel)
     try:
         if channel is not None:
