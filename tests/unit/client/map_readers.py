@@ -6,11 +6,13 @@ import json
 from typing import Any
 
 import msgspec
+from msgspec import Raw
 
+from realtime.engines.maps import EVERYTHING, PLAIN_CHANGE, StateFilter
 from realtime.engines.memory_maps import MemoryMaps
 from realtime.node.node import Node
 from realtime.protocol import fossil
-from realtime.protocol.messages import Command
+from realtime.protocol.messages import Command, Publication
 from realtime.protocol.protobuf_codec import delimit, encode_message
 from realtime.protocol.wire import ASGI_JSON, ASGI_PROTOBUF
 from tests.unit.client.conftest import Connection
@@ -18,6 +20,42 @@ from tests.unit.client.readers import replies_of
 
 
 UNRECOVERABLE = 112
+
+
+async def put(node, channel, key, value, change=PLAIN_CHANGE, **fields):
+    """Write a key; what isn't bytes is JSON."""
+    found = node.table.resolve(channel)
+    data = value if isinstance(value, bytes) else json.dumps(value).encode()
+    publication = Publication(key=key, data=Raw(data), **fields)
+    return await node.maps.publish(channel, publication, found.map_rules, change)
+
+
+async def take(node, channel, key):
+    """Remove a key."""
+    removal = Publication(key=key, removed=True)
+    return await node.maps.remove(
+        channel, removal, node.table.resolve(channel).map_rules, PLAIN_CHANGE
+    )
+
+
+async def stored(node, channel):
+    """What the map is."""
+    rules = node.table.resolve(channel).map_rules
+    page = await node.maps.read_state(channel, rules, StateFilter(limit=EVERYTHING))
+    return {each.publication.key: bytes(each.publication.data) for each in page.entries}
+
+
+def text(number):
+    """A document that changes little."""
+    words = "Ein Absatz, der bleibt: äöü€. " * 4
+    return json.dumps({"text": words, "n": number}, ensure_ascii=False).encode()
+
+
+def use(node, store):
+    """Have a node work with another store."""
+    node.maps = store
+    store._on_publication = node.on_publication
+    return store
 
 
 class MapReader:

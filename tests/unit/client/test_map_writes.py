@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import jwt
 import pytest
 from msgspec import Raw
@@ -13,9 +15,8 @@ from realtime.namespaces.table import NamespaceTable
 from realtime.node.control import SubscribeUser, UnsubscribeUser
 from realtime.protocol.errors import EngineError
 from realtime.protocol.messages import Publication
-from tests.unit.client.conftest import NAMESPACES, OPEN, SECRET
-from tests.unit.client.map_readers import MapReader
-from tests.unit.client.test_maps import put
+from tests.unit.client.conftest import NAMESPACES, OPEN, SECRET, Connection
+from tests.unit.client.map_readers import MapReader, put
 
 
 PERSISTENT = MapOptions(mode="persistent")
@@ -25,8 +26,15 @@ def token(**claims):
     return jwt.encode(claims, SECRET, algorithm="HS256")
 
 
+async def settle():
+    """Let what was begun in the background end."""
+    for _ in range(3):
+        await asyncio.sleep(0)
+
+
 async def entries(node, channel):
     """The map's publications by key."""
+    await settle()
     rules = node.table.resolve(channel).map_rules
     page = await node.maps.read_state(channel, rules, StateFilter(limit=EVERYTHING))
     return {each.publication.key: each.publication for each in page.entries}
@@ -117,8 +125,6 @@ async def test_who_may_write(node, connect, removed, flags, user, is_subscribed,
 
 async def test_insecure_mode_lets_everybody_write(make_node, options):
     """As it does with streams; a key that is the user's needs a user even so."""
-    from tests.unit.client.conftest import Connection
-
     node = await make_node(replace(options, client=replace(options.client, insecure=True)))
     allow(node, map={"client_key": "user_id"})
     node_table = node.table
@@ -214,6 +220,7 @@ async def test_who_subscribes_is_put_down_by_connection_and_by_user(node, connec
     for each in (one, nobody):
         each.send({"id": 2, "subscribe": {"channel": "watched:a"}})
 
+    await settle()
     watcher.read()
     users.read()
 
@@ -232,10 +239,12 @@ async def test_a_connection_goes_with_its_subscription_and_a_user_with_time(node
     leaving, dropping = connect(token(sub="u")), connect(token(sub="v"))
     for each in (leaving, dropping):
         each.send({"id": 2, "subscribe": {"channel": "watched:a"}})
+    await settle()
 
     leaving.send({"id": 3, "unsubscribe": {"channel": "watched:a"}})
     dropping.client.on_close()
 
+    await settle()
     watcher.read()
     users.read()
     assert watcher.values == {}
@@ -243,6 +252,7 @@ async def test_a_connection_goes_with_its_subscription_and_a_user_with_time(node
     assert set(users.values) == {"u", "v"}
     clock.now += 61
     node.maps.sweep(clock.now)
+    await settle()
     users.read()
     assert users.values == {}
 
@@ -253,14 +263,17 @@ async def test_who_stays_is_prolonged_on_the_connections_tick(node, clock, conne
     users.come()
     staying = connect(token(sub="u"))
     staying.send({"id": 2, "subscribe": {"channel": "watched:a"}})
+    await settle()
     users.read()
     for _ in range(4):
         clock.now += 27
         staying.client.maintain(clock.now)
+        await settle()
         node.maps.sweep(clock.now)
 
     assert set(await entries(node, "users:watched:a")) == {"u"}
     assert set(await entries(node, "clients:watched:a")) == {staying.client.session.client_id}
+    await settle()
     users.read()
     assert len(users.pushes) == 1
     clock.now += 61
@@ -326,10 +339,33 @@ async def test_a_clients_own_key_goes_with_its_subscription(node):
 
     reader.drop()
 
+    await settle()
     other.read()
     client_id = reader.connection.client.session.client_id
     assert other.pushes[-1] == {"key": client_id, "removed": True, "offset": 3}
     assert set(other.values) == {other.connection.client.session.client_id}
+
+
+async def test_one_that_ends_by_a_publication_takes_its_key_out_afterwards(node):
+    """A JSON client that can't take a value: others get that value first, and then that it went."""
+    ending = MapReader(node, "own:a")
+    others = [MapReader(node, "own:a", is_json=False) for _ in range(2)]
+    for each in (ending, *others):
+        each.come()
+    ending.send({"id": 9, "publish": {"channel": "own:a", "type": 1, "data": 1}})
+    others[1].pause()
+
+    await put(node, "own:a", "x", b"\xff")
+    await settle()
+
+    client_id = ending.connection.client.session.client_id
+    for each in others:
+        each.read()
+        assert [(push["key"], push["offset"]) for push in each.pushes] == [
+            (client_id, 1),
+            ("x", 2),
+            (client_id, 3),
+        ]
 
 
 async def test_failures_are_logged_and_nothing_else(node, connect, monkeypatch, caplog):
@@ -342,11 +378,15 @@ async def test_failures_are_logged_and_nothing_else(node, connect, monkeypatch, 
     monkeypatch.setattr(node.maps, "remove", fail)
     connection = connect(token(sub="u"))
     (reply,) = connection.send({"id": 2, "subscribe": {"channel": "watched:a"}})
+    await settle()
     connection.client.maintain(node.clock())
+    await settle()
     node.table = NamespaceTable(OPEN, {"watched": NAMESPACES["watched"]})
     connection.client.maintain(node.clock())
+    await settle()
     (left,) = connection.send({"id": 3, "unsubscribe": {"channel": "watched:a"}})
 
+    await settle()
     assert reply == {"id": 2, "subscribe": {}}
     assert left == {"id": 3, "unsubscribe": {}}
     messages = {record.message for record in caplog.records}

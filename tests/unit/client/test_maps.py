@@ -2,53 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import random
 
+import jwt
 import pytest
-from msgspec import Raw
+from msgspec.structs import replace
 
-from realtime.engines.maps import EVERYTHING, PLAIN_CHANGE, MapChange, StateFilter
-from realtime.protocol.messages import Publication
-from tests.unit.client.map_readers import BusyMaps, MapReader
+from realtime.namespaces.table import NamespaceTable
+from realtime.node.control import UnsubscribeUser
+from realtime.protocol.errors import EngineError
+from tests.unit.client.conftest import NAMESPACES, OPEN, SECRET
+from tests.unit.client.map_readers import BusyMaps, MapReader, put, stored, take, use
 
 
 ENCODINGS = pytest.mark.parametrize("is_json", [True, False], ids=["json", "protobuf"])
 ODD = {"key": "kind", "cmp": "eq", "val": "odd"}
-
-
-async def put(node, channel, key, value, change=PLAIN_CHANGE, **fields):
-    found = node.table.resolve(channel)
-    data = value if isinstance(value, bytes) else json.dumps(value).encode()
-    publication = Publication(key=key, data=Raw(data), **fields)
-    return await node.maps.publish(channel, publication, found.map_rules, change)
-
-
-async def take(node, channel, key):
-    removal = Publication(key=key, removed=True)
-    return await node.maps.remove(
-        channel, removal, node.table.resolve(channel).map_rules, PLAIN_CHANGE
-    )
-
-
-async def stored(node, channel):
-    """What the map is."""
-    rules = node.table.resolve(channel).map_rules
-    page = await node.maps.read_state(channel, rules, StateFilter(limit=EVERYTHING))
-    return {each.publication.key: bytes(each.publication.data) for each in page.entries}
-
-
-def text(number):
-    """A document that changes little."""
-    words = "Ein Absatz, der bleibt: äöü€. " * 4
-    return json.dumps({"text": words, "n": number}, ensure_ascii=False).encode()
-
-
-def use(node, store):
-    """Have a node work with another store."""
-    node.maps = store
-    store._on_publication = node.on_publication
-    return store
 
 
 # --- loading ------------------------------------------------------------------------------------------
@@ -230,6 +200,28 @@ async def test_a_map_that_is_cleared_while_it_is_read_is_read_anew(node, when):
     assert not node.hub.rooms
 
 
+async def test_a_namespace_that_keeps_maps_otherwise_has_loads_begin_anew(node):
+    """Both who loads and who follows: a store must not be told of rules that were."""
+    for number in range(5):
+        await put(node, "things:a", f"k{number}", number)
+    loading, live = MapReader(node, "things:a"), MapReader(node, "things:a")
+    live.come()
+    loading.connect()
+    page = loading.ask(phase=2)["subscribe"]
+    persistent = replace(NAMESPACES["board"], subscription_type="map")
+    node.table = NamespaceTable(OPEN, {**NAMESPACES, "things": persistent})
+
+    answer = loading.ask(phase=2, cursor=page["cursor"], offset=page["offset"], epoch=page["epoch"])
+
+    assert answer["error"]["code"] == 112
+    assert await node._is_in_step("things:a")
+    for other in (NAMESPACES["cursors"], NAMESPACES["hist"]):
+        node.table = NamespaceTable(OPEN, {**NAMESPACES, "things": other})
+        assert not await node._is_in_step("things:a")
+    node.table = NamespaceTable(OPEN, NAMESPACES)
+    assert len(await stored(node, "things:a")) == 5
+
+
 # --- what is refused ----------------------------------------------------------------------------------
 
 
@@ -295,8 +287,6 @@ async def test_one_that_is_there_or_coming_is_not_begun_again(node):
 
 async def test_loads_count_for_the_limit_of_channels(make_node, options):
     """As channels do."""
-    from msgspec.structs import replace
-
     node = await make_node(replace(options, client=replace(options.client, channel_limit=2)))
     for number in range(5):
         await put(node, "board:a", f"k{number}", number)
@@ -310,10 +300,6 @@ async def test_loads_count_for_the_limit_of_channels(make_node, options):
 
 async def test_what_was_granted_first_holds_for_the_whole_load(node, connect):
     """A token is asked for once: the pages after the first carry none, or an old one."""
-    import jwt
-
-    from tests.unit.client.conftest import SECRET
-
     for number in range(5):
         await put(node, "$board:a", f"k{number}", number)
     claims = {"channel": "$board:a", "exp": int(node.clock()) + 100, "b64data": "eyJhIjoxfQ=="}
@@ -414,7 +400,6 @@ async def test_nothing_is_held_back_for_ever_for_who_does_not_go_on(node, clock)
 
 async def test_a_backend_that_fails_is_no_end_of_the_connection(node, clock, monkeypatch):
     """A temporary error, after which the SDK tries again; nothing is left behind."""
-    from realtime.protocol.errors import EngineError
 
     async def fail(*arguments):
         raise EngineError("away")
@@ -640,11 +625,6 @@ async def test_what_may_be_lost_of_a_map_without_positions_is_loaded_again(node)
 
 async def test_joins_and_presence_of_a_map_are_those_of_any_channel(make_node, options):
     """A subscriber is in presence, and its join is told to those before it."""
-    from msgspec.structs import replace
-
-    from realtime.namespaces.table import NamespaceTable
-    from tests.unit.client.conftest import NAMESPACES, OPEN
-
     node = await make_node(options)
     social = replace(
         NAMESPACES["board"], presence=True, join_leave=True, force_push_join_leave=True
@@ -664,300 +644,88 @@ async def test_joins_and_presence_of_a_map_are_those_of_any_channel(make_node, o
     assert len(await node.presence.presence("social:a")) == 1
 
 
-# --- deltas -------------------------------------------------------------------------------------------
-
-DELTA = {"delta": "fossil"}
-ALLOWED = MapChange(delta=True)
+# --- while a backend takes its time -------------------------------------------------------------------
 
 
-@ENCODINGS
-async def test_a_key_s_changes_are_patches_to_its_own(node, is_json):
-    """From the first one on: the client has every key from the state. New keys and those after a removal are whole."""
-    await put(node, "board:a", "a", text(1))
-    await put(node, "board:a", "b", text(2))
-    reader = MapReader(node, "board:a", is_json=is_json, **DELTA)
-    plain = MapReader(node, "board:a", is_json=is_json)
+@pytest.mark.parametrize(
+    ("channel", "read"),
+    [("board:a", "read_state"), ("board:a", "read_stream"), ("cursors:a", "read_state")],
+)
+async def test_a_connection_that_goes_while_a_map_is_read_leaves_nothing(
+    node, monkeypatch, channel, read
+):
+    """Whichever read it is, and whether changes are held back by then."""
+    await put(node, channel, "k", 1)
+    reached = asyncio.Event()
 
-    assert reader.come()["delta"] is True
-    assert "delta" not in plain.come()
-    for key, number in (("b", 3), ("a", 4), ("b", 5), ("new", 6), ("new", 7)):
-        await put(node, "board:a", key, text(number), ALLOWED)
-    await take(node, "board:a", "a")
-    await put(node, "board:a", "a", text(8), ALLOWED)
-    await put(node, "board:a", "b", text(9))  # the publisher does not allow it
-    reader.read()
-    plain.read()
+    async def wait(*arguments):
+        reached.set()
+        await asyncio.Event().wait()
 
-    assert reader.values == await stored(node, "board:a")
-    assert [bool(each.get("delta")) for each in reader.pushes] == [
-        *(True, True, True, False, True),
-        *(False, False, False),
-    ]
-    assert reader.patches == node.hub.patched == 4
-    assert {key: json.loads(each) for key, each in plain.values.items()} == {
-        key: json.loads(each) for key, each in reader.values.items()
-    }
+    monkeypatch.setattr(node.maps, read, wait)
+    reader = MapReader(node, channel)
+    reader.connect()
+    reader.send({"id": 2, "subscribe": {"channel": channel, "type": 1, "phase": 2}})
+    await reached.wait()
+    assert bool(node.hub.rooms) is (read == "read_stream" or channel == "cursors:a")
 
-
-@ENCODINGS
-async def test_who_comes_back_gets_patches_to_what_it_surely_has(node, is_json):
-    """A key's first change after that is whole: it may have come with a position and nothing else."""
-    for key in "abc":
-        await put(node, "board:a", key, text(0))
-    reader = MapReader(node, "board:a", is_json=is_json, **DELTA)
-    steady = MapReader(node, "board:a", is_json=is_json, **DELTA)
-    reader.come()
-    steady.come()
     reader.drop()
-    for number in (1, 2):
-        await put(node, "board:a", "a", text(number), ALLOWED)
-    result = reader.come()
-    assert [bool(each.get("delta")) for each in result["publications"]] == [False, True]
 
-    for key, number in (("a", 3), ("b", 4), ("b", 5)):
-        await put(node, "board:a", key, text(number), ALLOWED)
-
-    reader.read()
-    steady.read()
-    assert [bool(each.get("delta")) for each in reader.pushes] == [True, False, True]
-    assert [bool(each.get("delta")) for each in steady.pushes] == [True] * 5
-    assert reader.values == steady.values == await stored(node, "board:a")
+    await asyncio.sleep(0)
+    assert not node.hub.rooms
+    assert not reader.connection.client.session.subscriptions
+    await put(node, channel, "k", 2)
 
 
-@ENCODINGS
-async def test_a_slow_reader_goes_on_with_patches(node, is_json):
-    """What is written to it alone, and what it is owed when it is back among the others."""
-    for key in "ab":
-        await put(node, "board:a", key, text(0))
-    reader = MapReader(node, "board:a", is_json=is_json, **DELTA)
-    reader.come()
-    for number, step in enumerate([None, reader.pause, None, reader.resume, None]):
-        if step:
-            step()
-        await put(node, "board:a", "a", text(number), ALLOWED)
-    reader.read()
+async def test_what_comes_while_the_stream_is_read_is_joined_to_it(node, monkeypatch):
+    """Changes that are in both are sent once; a hole between the two ends the connection."""
+    await put(node, "board:a", "k", 1)
+    going = asyncio.Event()
+    read_stream = node.maps.read_stream
 
-    assert reader.values == await stored(node, "board:a")
-    assert reader.patches == 5
+    async def slow(*arguments):
+        read = await read_stream(*arguments)
+        await going.wait()
+        return read
 
-
-async def test_what_was_delivered_otherwise_is_no_base(node):
-    """After a failover a key may have had another value than was told: then the next one is whole."""
-    reader = MapReader(node, "board:a", **DELTA)
-    reader.come()
-    await put(node, "board:a", "a", text(1), ALLOWED)
-    previous = Publication(key="a", data=Raw(text(99)), offset=1)
-    position = (await put(node, "board:b", "x", 1)).position
-    reader.read()
-    epoch = node.hub.rooms["board:a"].epoch
-
-    change = Publication(key="a", data=Raw(text(2)), offset=2)
-    node.hub.publish("board:a", change, type(position)(2, epoch), previous)
-
-    reader.read()
-    assert reader.patches == 0
-    assert reader.values == {"a": text(2)}
-
-
-@ENCODINGS
-async def test_without_positions_there_are_documents(node, is_json):
-    """Negotiated all the same, and on JSON a string; keys without data too."""
-    await put(node, "cursors:a", "a", text(1))
-    reader = MapReader(node, "cursors:a", is_json=is_json, **DELTA)
-
-    assert reader.come()["delta"] is True
-    for number in (2, 3):
-        await put(node, "cursors:a", "a", text(number), ALLOWED)
-    await put(node, "cursors:a", "nothing", b"", ALLOWED)
-    reader.read()
-    await take(node, "cursors:a", "nothing")
-    reader.read()
-
-    assert reader.patches == 0
-    assert reader.values == {"a": text(3)}
-
-
-async def test_binary_data_ends_json_connections_and_no_others(node):
-    """In the state, in what was missed and live."""
-    binary = MapReader(node, "board:a", is_json=False)
-    binary.come()
-    live = MapReader(node, "board:a")
-    live.come()
-    away = MapReader(node, "board:a")
-    away.come()
-    away.drop()
-    await put(node, "board:a", "a", b"\xff\x00")
-    node.hub.flush()
-    assert live.connection.closed[0] == 3506
-
-    for reader in (away, MapReader(node, "board:a")):
+    monkeypatch.setattr(node.maps, "read_stream", slow)
+    readers = [MapReader(node, "board:a") for _ in range(2)]
+    for reader in readers:
         reader.connect()
-        request = {"recover": True, "offset": away.offset, "epoch": away.epoch, "phase": 1}
-        step = request if reader is away else {"phase": 2}
-        reader.send({"id": 2, "subscribe": {"channel": "board:a", "type": 1, **step}})
-        assert reader.connection.closed[0] == 3506
+        reader.take()
+        reader.send({"id": 2, "subscribe": {"channel": "board:a", "type": 1, "phase": 2}})
+    await put(node, "board:a", "k", 2)
+    await put(node, "board:a", "l", 3)
+    (lossy,) = [
+        each
+        for client, each in node.hub.rooms["board:a"].held.items()
+        if client is readers[1].connection.client
+    ]
+    del lossy.buffer[0]
 
-    binary.read()
-    assert binary.values == {"a": b"\xff\x00"}
+    going.set()
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+    (reply,) = readers[0].take()
+    result = reply["subscribe"]
+    assert [each["offset"] for each in result["state"]] == [1]
+    assert [each["offset"] for each in result["publications"]] == [2, 3]
+    assert result["offset"] == 3
+    assert readers[1].connection.closed == (3010, "insufficient state")
 
 
-# --- filters ------------------------------------------------------------------------------------------
-
-
-@ENCODINGS
-@pytest.mark.parametrize("channel", ["board:a", "cursors:a"])
-async def test_a_filter_holds_in_every_phase(node, channel, is_json):
-    """State, changes and live; a removal is one of what was removed. The position moves on all the same."""
-
-    async def publish(number):
-        tags = {"kind": "odd" if number % 2 else "even"}
-        await put(node, channel, f"k{number:02}", number, tags=tags)
-
-    for number in range(8):
-        await publish(number)
-    reader = MapReader(node, channel, is_json=is_json, tf=ODD, delta="fossil")
+async def test_one_that_is_ended_while_it_loads_ends_when_it_is_live(node):
+    """The API's unsubscribe between two pages: the client learns of it once it has something to leave."""
+    for number in range(5):
+        await put(node, "board:a", f"k{number}", number)
+    reader = MapReader(node, "board:a")
     reader.connect()
     page = reader.ask(phase=2)["subscribe"]
-    assert [each["key"] for each in page["state"]] == ["k01"]
-    reader.unsubscribe()
-    reader.take()
-    result = reader.subscribe()
-    assert "delta" not in result
-    assert set(reader.values) == {"k01", "k03", "k05", "k07"}
-    for number in (8, 9):
-        await publish(number)
-    for key in ("k00", "k01", "k08"):
-        await take(node, channel, key)
-    reader.read()
-    assert [each["key"] for each in reader.pushes] == ["k09", "k01"]
-    reader.drop()
-    for number in range(10, 30):
-        await publish(number)
-    await take(node, channel, "k03")
-    await take(node, channel, "k02")
+    await node.control(UnsubscribeUser(user="", channel="board:a"))
 
-    reader.come()
+    reader.ask(phase=2, cursor=page["cursor"], offset=page["offset"], epoch=page["epoch"])
 
-    expected = {f"k{number:02}" for number in range(5, 30, 2)}
-    assert set(reader.values) == expected
-    if channel == "board:a":
-        assert reader.loads == 1
-        assert reader.offset == 35
-
-
-async def test_another_filter_of_the_server_has_the_map_loaded_anew(node, clock):
-    """A token with another filter: 2502. One with the same, or none, changes nothing."""
-    import jwt
-
-    from tests.unit.client.conftest import SECRET
-
-    def token(kind):
-        claims = {"channel": "$board:a", "exp": int(clock()) + 1000}
-        if kind:
-            claims["server_tags_filter"] = {"key": "kind", "cmp": "eq", "val": kind}
-        return jwt.encode(claims, SECRET, algorithm="HS256")
-
-    for number in range(4):
-        await put(
-            node, "$board:a", f"k{number}", number, tags={"kind": "odd" if number % 2 else "even"}
-        )
-    reader = MapReader(node, "$board:a", token=token("odd"))
-    reader.come()
-    assert set(reader.values) == {"k1", "k3"}
-    for kind in ("odd", ""):
-        reader.send({"id": 5, "sub_refresh": {"channel": "$board:a", "token": token(kind)}})
-        assert [each["id"] for each in reader.take()] == [5]
-
-    reader.send({"id": 6, "sub_refresh": {"channel": "$board:a", "token": token("even")}})
-
-    reply, push = reader.take()
-    assert reply["sub_refresh"] == {"expires": True, "ttl": 1000}
-    assert push["push"]["unsubscribe"] == {"code": 2502, "reason": "server tags filter changed"}
+    (push,) = reader.take()
+    assert push["push"]["unsubscribe"]["code"] == 2000
     assert not node.hub.rooms
-
-
-# --- whatever happens ---------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("seed", range(6))
-async def test_readers_that_come_go_and_lag_end_with_the_publishers_map(node, clock, seed):
-    """A seeded run on every mode and encoding: pages, drops, pauses, clears and losses, and the map is right in the end."""
-    rng = random.Random(seed)
-    store = use(node, BusyMaps(clock))
-    channels = ["board:a", "things:a", "cursors:a"]
-    readers = [
-        MapReader(node, channel, is_json=is_json, limit=limit, **options)
-        for channel in channels
-        for is_json in (True, False)
-        for limit, options in ((1, DELTA), (4, {}), (10, DELTA))
-    ]
-    for reader in readers:
-        reader.come()
-    away: set[MapReader] = set()
-    lagging: set[MapReader] = set()
-
-    async def change():
-        channel, key = rng.choice(channels), f"k{rng.randrange(12)}"
-        match rng.randrange(12):
-            case 0 | 1 | 2:
-                await take(node, channel, key)
-            case _:
-                await put(node, channel, key, text(rng.randrange(100)), ALLOWED)
-
-    store.meanwhile = change
-    for step in range(400):
-        for _ in range(rng.randrange(4)):
-            await change()
-        reader = rng.choice(readers)
-        match rng.randrange(8):
-            case 0 if reader not in away:
-                reader.drop()
-                away.add(reader)
-                lagging.discard(reader)
-            case 1 | 2 if reader in away:
-                away.discard(reader)
-                reader.come()
-            case 3 if reader not in away | lagging:
-                reader.pause()
-                lagging.add(reader)
-            case 4 if reader in lagging:
-                reader.resume()
-                lagging.discard(reader)
-            case 5 if step % 97 == 0:
-                await node.maps.clear("board:a")
-                await change()
-            case 6 if rng.random() < 0.1:
-                node.on_lost(None)
-            case 7:
-                clock.now += rng.choice([0.1, 0.5, 3])
-                node.maps.sweep(clock.now)
-        for each in readers:
-            if each not in away:
-                each.read()
-                if each.unsubscribed:
-                    each.unsubscribed.clear()
-                    lagging.discard(each)
-                    if each.connection.client.is_paused:
-                        each.resume()
-                    each.subscribe()
-    store.meanwhile = None
-    for each in lagging:
-        each.resume()
-    for each in away:
-        each.come()
-    for _ in range(2):
-        for channel in channels:
-            await put(node, channel, "last", text(1), ALLOWED)
-        for each in readers:
-            each.read()
-            if each.unsubscribed:
-                each.unsubscribed.clear()
-                each.subscribe()
-
-    for each in readers:
-        truth = await stored(node, each.channel)
-        assert {key: json.loads(value) for key, value in each.values.items()} == {
-            key: json.loads(value) for key, value in truth.items()
-        }
-    assert sum(each.patches for each in readers) > 100
-    assert any(each.loads > 1 for each in readers)
