@@ -978,7 +978,7 @@ CASES = [
 @pytest.fixture(autouse=True)
 def _rpc_functions(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     # The runner in force looks at database connections, which these tests may not have.
-    monkeypatch.setattr(commands, "_thread_runner", asyncio.to_thread)
+    monkeypatch.setattr(commands.functions, "_thread_runner", asyncio.to_thread)
 
     async def echo(params: bytes) -> bytes:
         return params

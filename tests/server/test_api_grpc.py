@@ -44,7 +44,7 @@ from tests.server.grpc_door import listening, read_status_details, stub
 
 
 HAS_KEY = (("authorization", f"apikey {KEY}"),)
-PROTOCOL = Path(commands.__file__).parent / "protocol"
+PROTOCOL = Path(commands.__file__).parents[1] / "protocol"
 
 
 @asynccontextmanager

@@ -235,7 +235,7 @@ async def test_a_sync_function_runs_in_another_thread(
     node: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It may block without holding up the loop."""
-    monkeypatch.setattr(commands, "_thread_runner", asyncio.to_thread)
+    monkeypatch.setattr(commands.functions, "_thread_runner", asyncio.to_thread)
     commands.register_rpc("where", lambda params: threading.get_ident())
     try:
         result = await commands.rpc(node, RPCRequest(method="where"))
