@@ -160,9 +160,7 @@ class NamespaceAdmin(RecordingAdmin[Namespace]):
                     *_group("map."),
                 ),
                 "classes": ("collapse",),
-                "description": (
-                    f"{_LATER} Subscribes to a namespace of another type than stream are refused."
-                ),
+                "description": (f"{_LATER} Subscribes to a namespace of a map type are refused."),
             },
         ),
         (
@@ -170,7 +168,11 @@ class NamespaceAdmin(RecordingAdmin[Namespace]):
             {
                 "fields": _group("shared_poll."),
                 "classes": ("collapse",),
-                "description": _LATER,
+                "description": (
+                    "Clients name the keys of a channel that they follow, and each server asks the backend for all of "
+                    "them together. Choose the type <code>shared_poll</code> above; it needs "
+                    "<code>shared_poll.hmac_secret_key</code> in the process options."
+                ),
             },
         ),
     ]

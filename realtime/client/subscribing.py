@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING
 from msgspec import Raw
 
 from realtime.auth.tokens import SubscriptionToken, TokenExpired, TokenInvalid
+from realtime.client import polling
 from realtime.engines.base import HistoryFilter
+from realtime.namespaces.options import SHARED_POLL_TYPE, STREAM_TYPE
 from realtime.protocol import errors
 from realtime.protocol.delta import as_chain
 from realtime.protocol.errors import (
@@ -105,12 +107,18 @@ async def subscribe(client: Client, command: Command) -> Reply | None:
         is_subscribed=request.channel in session.subscriptions,
         is_limit_reached=len(session.subscriptions) >= node.options.client.channel_limit,
     )
-    if request.type:
+    if request.type not in (STREAM_TYPE, SHARED_POLL_TYPE):
         raise NotAvailableError
     subscription = session.subscriptions[request.channel] = Subscription(request.channel, client)
     try:
         data = await _authorize(client, subscription, channel, request)
-        established = await establish(client, subscription, request, data=data)
+        if request.type == SHARED_POLL_TYPE:
+            result = await polling.establish(client, subscription, channel, data)
+            if subscription.expire_at:
+                result.expires, result.ttl = True, ttl_of(subscription.expire_at, node.clock())
+            established = Established(subscription, result, None)
+        else:
+            established = await establish(client, subscription, request, data=data)
     except BaseException:  # cancelled counts too: nothing may stay behind
         client.drop(subscription)
         raise
@@ -326,8 +334,8 @@ async def unsubscribe(client: Client, command: Command) -> Reply:
     return Reply(id=command.id, unsubscribe=UnsubscribeResult())
 
 
-async def sub_refresh(client: Client, command: Command) -> Reply:
-    """Take a new token for a subscription."""
+async def sub_refresh(client: Client, command: Command) -> Reply | None:
+    """Take a new token for a subscription, or change which keys of a shared poll it tracks."""
     request = command.sub_refresh
     assert request is not None
     if not request.channel:
@@ -338,7 +346,7 @@ async def sub_refresh(client: Client, command: Command) -> Reply:
     if subscription.is_server_side:
         raise Disconnect(*errors.BAD_REQUEST)
     if request.type:
-        raise NotAvailableError
+        return await polling.change_tracking(client, subscription, request, command)
     if not request.token:
         raise BadRequestError
     try:

@@ -27,6 +27,7 @@ from realtime.models import (
     ConfigurationChange,
     Namespace,
     SecondsField,
+    nested,
 )
 from realtime.namespaces.options import ChannelOptions
 from realtime.namespaces.validation import Problem, validate
@@ -39,7 +40,7 @@ Settings = dict[str, Any]
 Change = tuple[str, Any, Any]
 """(option path, value before, value after), values as in a file."""
 
-_GROUPS = {path.partition(".")[0] for path in OPTION_COLUMNS if "." in path}
+_GROUPS = {path[:at] for path in OPTION_COLUMNS for at, letter in enumerate(path) if letter == "."}
 
 
 # --- rows and settings --------------------------------------------------------------------------
@@ -295,13 +296,16 @@ class _Reader:
                 self.problems.append(f"{path}.{key}: {error}")
         return {key: value for key, value in settings.items() if value != default_of(key)}
 
-    def _flat(self, options: Mapping[str, Any], path: str) -> Iterator[tuple[str, Any]]:
-        for key, value in options.items():
+    def _flat(
+        self, options: Mapping[str, Any], path: str, group: str = ""
+    ) -> Iterator[tuple[str, Any]]:
+        for name, value in options.items():
+            key = f"{group}{name}"
             if key in _GROUPS:
                 inner = self._object({} if value is None else value, f"{path}.{key}")
-                yield from ((f"{key}.{name}", item) for name, item in inner.items())
+                yield from self._flat(inner, path, f"{key}.")
             else:
-                yield str(key), value
+                yield key, value
 
     def _object(self, value: Any, path: str) -> Mapping[str, Any]:
         if not isinstance(value, dict):
@@ -441,20 +445,12 @@ def export_document() -> dict[str, Any]:
     # Both keys are there even if empty: importing the file then resets what is default here.
     return {
         "channel": {
-            "without_namespace": _nested(settings_of(without)) if without else {},
+            "without_namespace": nested(settings_of(without)) if without else {},
             "namespaces": [
-                {"name": name, **_nested(settings_of(row))} for name, row in sorted(rows.items())
+                {"name": name, **nested(settings_of(row))} for name, row in sorted(rows.items())
             ],
         }
     }
-
-
-def _nested(settings: Settings) -> dict[str, Any]:
-    document: dict[str, Any] = {}
-    for path, value in settings.items():
-        group, _, name = path.rpartition(".")
-        (document.setdefault(group, {}) if group else document)[name] = value
-    return document
 
 
 def print_document(document: dict[str, Any], form: str) -> str:

@@ -38,6 +38,23 @@ class SubscriptionState(enum.IntEnum):
     ENDED = 4
 
 
+class Tracking:
+    """
+    The keys of a shared poll that a subscription tracks.
+
+    Attributes:
+        keys: Until when each, in Unix seconds; 0 for ever.
+        epoch: The generation of versions that the client was told of.
+
+    """
+
+    __slots__ = ("epoch", "keys")
+
+    def __init__(self, epoch: str) -> None:
+        self.keys: dict[str, int] = {}
+        self.epoch = epoch
+
+
 class Subscription:
     """
     One channel of one connection.
@@ -53,6 +70,7 @@ class Subscription:
         base: While ``HELD``: the offset of the publication that a patch may be made for, 0 if there is none.
         ahead: While ``HELD``: publications up to this offset have been sent already.
         buffer: While ``HOLDING``: what arrived, in order.
+        tracking: Of a shared poll: which keys.
         ends_with: Set by who wants to end it while it is still beginning: unsubscribe code and reason.
 
     """
@@ -73,6 +91,7 @@ class Subscription:
         "source",
         "state",
         "tags_filter",
+        "tracking",
     )
 
     options: GrantedOptions
@@ -90,6 +109,7 @@ class Subscription:
         self.tags_filter: TagsFilter | None = None
         self.own_filter: TagsFilter | None = None
         self.checked_at = 0.0
+        self.tracking: Tracking | None = None
         self.buffer: list[Any] | None = None  # of realtime.node.rooms.Delivery
         self.ends_with: tuple[int, str] | None = None
 

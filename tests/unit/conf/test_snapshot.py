@@ -78,16 +78,19 @@ def _other(value):
 @pytest.mark.parametrize("path", OPTION_COLUMNS)
 def test_a_column_becomes_its_option(path):
     """What a column holds arrives at the option of its path, and nowhere else."""
-    group, _, name = path.rpartition(".")
-    defaults = getattr(ChannelOptions(), group) if group else ChannelOptions()
-    value = _other(getattr(defaults, name))
+    *groups, name = path.split(".")
+    defaults = [ChannelOptions()]
+    for group in groups:
+        defaults.append(getattr(defaults[-1], group))
+    value = _other(getattr(defaults[-1], name))
     row = Namespace(name="chat")
     setattr(row, OPTION_COLUMNS[path], list(value) if isinstance(value, tuple) else value)
 
     options = row.to_options()
 
-    changed = msgspec.structs.replace(defaults, **{name: value})
-    expected = msgspec.structs.replace(ChannelOptions(), **{group: changed}) if group else changed
+    expected = value
+    for part, holder in zip(reversed([*groups, name]), reversed(defaults), strict=True):
+        expected = msgspec.structs.replace(holder, **{part: expected})
     assert options == expected
 
 
