@@ -69,6 +69,7 @@ _CONNECTIONS = "connection management"
 _PRESENCE = "presence"
 _HISTORY = "history"
 _STATS = "stats"
+_MAP = "map"
 
 BATCH = Method(
     "batch",
@@ -144,6 +145,24 @@ METHODS: dict[str, Method] = {
         ),
         _method("info", "Info", _STATS, commands.info, "Describe the nodes."),
         _method("rpc", "RPC", "rpc", commands.rpc, "Call a function of the application."),
+        _method("map_publish", "MapPublish", _MAP, commands.map_publish, "Write a key of a map."),
+        _method("map_remove", "MapRemove", _MAP, commands.map_remove, "Remove a key of a map."),
+        _method(
+            "map_read_state",
+            "MapReadState",
+            _MAP,
+            commands.map_read_state,
+            "Read the keys of a map, by pages.",
+        ),
+        _method(
+            "map_read_stream",
+            "MapReadStream",
+            _MAP,
+            commands.map_read_stream,
+            "Read the changes of a map.",
+        ),
+        _method("map_stats", "MapStats", _MAP, commands.map_stats, "Count the keys of a map."),
+        _method("map_clear", "MapClear", _MAP, commands.map_clear, "Drop a map."),
         BATCH,
     )
 }

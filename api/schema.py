@@ -26,7 +26,7 @@ _JSON = "application/json"
 SETTINGS: dict[str, Any] = {
     "TITLE": "Tidewire server API",
     "DESCRIPTION": (
-        "Publish into channels, act on the connections of users, read presence and history. "
+        "Publish into channels, write maps, act on the connections of users, read presence and history. "
         "A command that is refused is answered with status 200 and an `error`; "
         "`X-Centrifugo-Error-Mode: transport` turns that into an HTTP status with the bare error."
     ),

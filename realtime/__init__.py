@@ -16,6 +16,8 @@ _SHORTCUTS = (
     "unsubscribe", "aunsubscribe", "disconnect", "adisconnect", "refresh", "arefresh",
     "presence", "apresence", "presence_stats", "apresence_stats", "history", "ahistory",
     "history_remove", "ahistory_remove", "channels", "achannels", "info", "ainfo",
+    "map_publish", "amap_publish", "map_remove", "amap_remove", "map_read_state", "amap_read_state",
+    "map_read_stream", "amap_read_stream", "map_stats", "amap_stats", "map_clear", "amap_clear",
 )  # fmt: skip
 _NAMES = dict.fromkeys(_SHORTCUTS, "realtime.shortcuts") | {
     "ApiError": "realtime.shortcuts",

@@ -1,5 +1,5 @@
 """
-Which broker, presence manager and control bus the options ask for.
+Which broker, presence manager, map broker and control bus the options ask for.
 
 ``engine.type`` names all three at once; ``broker`` and ``presence_manager``, where they are enabled, each replace their
 part. Control messages go the broker's way. The channel layer of the Redis broker becomes ``CHANNEL_LAYERS["realtime"]``.
@@ -16,7 +16,9 @@ from channels.layers import channel_layers
 from realtime.conf.durations import parse_duration
 from realtime.conf.options import ProcessOptions, RedisOptions
 from realtime.engines.base import Broker, ControlBus, PresenceManager
+from realtime.engines.maps import MapBroker
 from realtime.engines.memory import MemoryEngine
+from realtime.engines.memory_maps import MemoryMaps
 from realtime.engines.redis.addresses import deployments
 from realtime.engines.redis.channel_layer import CAPACITY, RealtimeLoopLayer
 from realtime.engines.redis.detection import settled
@@ -42,6 +44,7 @@ class Backends:
     broker: Broker
     presence: PresenceManager
     control_bus: ControlBus
+    maps: MapBroker
     layers: tuple[RealtimeLoopLayer, ...] = ()
 
     async def start(self) -> None:
@@ -171,7 +174,7 @@ async def make_backends(
             engine = await _engine(path, section, node_id, CAPACITY)
             layers = (engine.layer,)
         presence = engine.presence(section)
-    return Backends(broker, presence, control_bus, layers)
+    return Backends(broker, presence, control_bus, MemoryMaps(), layers)
 
 
 async def _engine(path: str, section: Any, node_id: str, capacity: int) -> RedisEngine:

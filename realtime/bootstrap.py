@@ -124,6 +124,7 @@ async def _build() -> tuple[Node, Backends]:
         broker=backends.broker,
         presence=backends.presence,
         control_bus=backends.control_bus,
+        maps=backends.maps,
         connection_verifier=connection_verifier,
         subscription_verifier=subscription_verifier,
         version=VERSION,

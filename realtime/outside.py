@@ -32,6 +32,7 @@ from realtime.engines.base import (
     PublishOptions,
     PublishOutcome,
 )
+from realtime.engines.maps import MapBroker
 from realtime.namespaces.table import Channel, NamespaceTable
 from realtime.node.control import ControlCommand, NodeInfo, encode_control
 from realtime.protocol.errors import EngineError, UnrecoverablePositionError
@@ -77,6 +78,11 @@ class OutsideNode:
     def presence(self) -> PresenceManager:
         """Who is in which channel."""
         return self.backends.presence
+
+    @property
+    def maps(self) -> MapBroker:
+        """The maps."""
+        return self.backends.maps
 
     async def publish(
         self, channel: Channel, publication: Publication, options: PublishOptions
@@ -135,6 +141,7 @@ class Outside:
         backends = await make_backends(self._options, layers, node_id="")
         await backends.start()
         await backends.broker.start(NobodyListens())
+        await backends.maps.start(NobodyListens())
         return OutsideNode(self._options, self._configuration, backends, str(uuid.uuid4()))
 
     def submit(self, work: Awaitable[T]) -> Future[T]:
@@ -171,6 +178,7 @@ class Outside:
             return
 
         async def close() -> None:
+            await self._node.backends.maps.close()
             await self._node.backends.broker.close()
             await self._node.backends.close()
 

@@ -13,151 +13,22 @@ Data is any JSON-serialisable value; ``bytes`` are JSON text already. Every func
 
 from __future__ import annotations
 
-import asyncio
 import functools
-import http.client
 import logging
-import urllib.error
-import urllib.request
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from concurrent.futures import Future
-from typing import Any, TypeVar, cast
+from typing import Any
 
 import msgspec
-from asgiref.sync import sync_to_async
 from django.db import transaction
 from msgspec import Raw
 
-from realtime import backends, bootstrap, commands, outside
-from realtime.conf.loader import get_options
+from realtime.calling import acall, call
 from realtime.protocol import api_messages as messages
 from realtime.protocol.errors import ClientError as ApiError
 from realtime.protocol.errors import EngineError
 
 
 logger = logging.getLogger(__name__)
-
-T = TypeVar("T")
-
-TIMEOUT = 10.0  # seconds, for one call from thread to loop or over HTTP
-
-_COMMANDS: dict[str, Callable[..., Awaitable[Any]]] = {
-    "publish": commands.publish,
-    "broadcast": commands.broadcast,
-    "subscribe": commands.subscribe,
-    "unsubscribe": commands.unsubscribe,
-    "disconnect": commands.disconnect,
-    "refresh": commands.refresh,
-    "presence": commands.presence,
-    "presence_stats": commands.presence_stats,
-    "history": commands.history,
-    "history_remove": commands.history_remove,
-    "channels": commands.channels,
-    "info": commands.info,
-}
-
-
-_SURVEYS = frozenset({"channels", "info"})
-
-
-# --- the way there ------------------------------------------------------------------------------
-
-
-def _call(method: str, request: msgspec.Struct) -> dict[str, Any]:
-    """Run a command from synchronous code."""
-    node = bootstrap.running_node()
-    if node is None or node.loop is None:
-        return _call_outside(method, request)
-    try:
-        running = asyncio.get_running_loop()
-    except RuntimeError:
-        running = None
-    if running is node.loop:
-        message = (
-            f"{method}() would block the event loop that has to carry it out: await a{method}()"
-        )
-        raise RuntimeError(message)
-    return _wait(asyncio.run_coroutine_threadsafe(_run(node, method, request), node.loop), method)
-
-
-async def _acall(method: str, request: msgspec.Struct) -> dict[str, Any]:
-    """Run a command from a coroutine."""
-    node = bootstrap.running_node()
-    if node is None or node.loop is None:
-        # Not by sync_to_async where it posts: a request may take seconds, and that has one thread for all.
-        if _is_posted(method):
-            return await asyncio.to_thread(_post, method, request)
-        return await sync_to_async(_call_outside)(method, request)
-    if asyncio.get_running_loop() is node.loop:
-        return await _run(node, method, request)
-    # async_to_sync and the like run coroutines on loops of their own.
-    return await asyncio.wrap_future(
-        asyncio.run_coroutine_threadsafe(_run(node, method, request), node.loop)
-    )
-
-
-def _is_posted(method: str) -> bool:
-    """Whether a process that serves nobody leaves a method to a server."""
-    return method in _SURVEYS or not backends.uses_redis(get_options())
-
-
-def _call_outside(method: str, request: msgspec.Struct) -> dict[str, Any]:
-    """Run a command in a process that serves nobody."""
-    if _is_posted(method):
-        return _post(method, request)
-    future = outside.run_command(get_options(), _COMMANDS[method], request)
-    return _plain(_wait(future, method))
-
-
-def _wait(future: Future[T], method: str) -> T:
-    try:
-        return future.result(TIMEOUT)
-    except TimeoutError as error:
-        future.cancel()
-        message = f"{method} was not carried out within {TIMEOUT:g} s"
-        raise EngineError(message) from error
-
-
-async def _run(node: Any, method: str, request: msgspec.Struct) -> dict[str, Any]:
-    return _plain(await _COMMANDS[method](node, request))
-
-
-def _plain(result: Any) -> dict[str, Any]:
-    return cast("dict[str, Any]", msgspec.json.decode(msgspec.json.encode(result)))
-
-
-def _post(method: str, request: msgspec.Struct) -> dict[str, Any]:
-    options = get_options()
-    if not options.api_url:
-        message = (
-            f"{method}: no server runs in this process and REALTIME['API_URL'] is not set: "
-            "set it to the server's API, such as http://127.0.0.1:8000/api"
-        )
-        raise EngineError(message)
-    url = f"{options.api_url.rstrip('/')}/{method}"
-    if not url.startswith(("http://", "https://")):
-        message = f"REALTIME['API_URL'] is {options.api_url!r}, expected http:// or https://"
-        raise EngineError(message)
-    headers = {
-        "Content-Type": "application/json",
-        "X-API-Key": options.api_key or options.http_api.key,
-    }
-    http_request = urllib.request.Request(  # noqa: S310 -- the scheme is checked above
-        url, data=msgspec.json.encode(request), headers=headers, method="POST"
-    )
-    try:
-        with urllib.request.urlopen(http_request, timeout=TIMEOUT) as response:  # noqa: S310 -- as above
-            body = response.read()
-    except urllib.error.HTTPError as error:
-        message = f"{method}: the server answered {error.code} at {url}"
-        raise EngineError(message) from error
-    except (OSError, http.client.HTTPException) as error:
-        message = f"{method}: no answer from {url}"
-        raise EngineError(message) from error
-    reply = msgspec.json.decode(body)
-    if "error" in reply:
-        raise ApiError(reply["error"]["code"], reply["error"]["message"])
-    return cast("dict[str, Any]", reply.get("result", {}))
 
 
 def _json(data: Any) -> Raw:
@@ -250,17 +121,23 @@ def publish(
         data, tags, idempotency_key, skip_history, delta, version, version_epoch
     )
     request = _struct(messages.PublishRequest, channel=channel, **fields)
-    if on_commit:
-        transaction.on_commit(functools.partial(_publish_after_commit, request))
-        return {}
-    return _call("publish", request)
+    return _call_now_or_after_commit("publish", request, on_commit)
 
 
-def _publish_after_commit(request: msgspec.Struct) -> None:
+def _call_now_or_after_commit(
+    method: str, request: msgspec.Struct, on_commit: bool
+) -> dict[str, Any]:
+    if not on_commit:
+        return call(method, request)
+    transaction.on_commit(functools.partial(_call_after_commit, method, request))
+    return {}
+
+
+def _call_after_commit(method: str, request: msgspec.Struct) -> None:
     try:
-        _call("publish", request)
+        call(method, request)
     except (ApiError, EngineError):
-        logger.exception("a publication was not published after commit")
+        logger.exception("not carried out after commit", extra={"method": method})
 
 
 async def apublish(
@@ -278,7 +155,104 @@ async def apublish(
     fields = _publish_fields(
         data, tags, idempotency_key, skip_history, delta, version, version_epoch
     )
-    return await _acall("publish", _struct(messages.PublishRequest, channel=channel, **fields))
+    return await acall("publish", _struct(messages.PublishRequest, channel=channel, **fields))
+
+
+# --- writing maps -------------------------------------------------------------------------------
+
+
+def _map_fields(
+    data: Any,
+    tags: Mapping[str, str] | None,
+    idempotency_key: str,
+    key_mode: str,
+    delta: bool,
+    version: int,
+    version_epoch: str,
+) -> dict[str, Any]:
+    return {
+        "data": _json(data),
+        "tags": dict(tags) if tags else None,
+        "idempotency_key": idempotency_key,
+        "key_mode": key_mode,
+        "delta": delta,
+        "version": version,
+        "version_epoch": version_epoch,
+    }
+
+
+def map_publish(
+    channel: str,
+    key: str,
+    data: Any,
+    *,
+    tags: Mapping[str, str] | None = None,
+    idempotency_key: str = "",
+    key_mode: str = "",
+    delta: bool = False,
+    version: int = 0,
+    version_epoch: str = "",
+    on_commit: bool = False,
+) -> dict[str, Any]:
+    """
+    Write ``key`` of the map ``channel``.
+
+    Args:
+        channel: The channel's name, in a namespace of a map type.
+        key: What is written; whatever was there is replaced.
+        data: As in ``publish``; ``b""`` is no data.
+        tags: As in ``publish``.
+        idempotency_key: As in ``publish``.
+        key_mode: ``"if_new"`` writes only a key that is not there, ``"if_exists"`` only one that is.
+        delta: As in ``publish``; patches are of what the key had before.
+        version: As in ``publish``, for each key; not in mode ``ephemeral``.
+        version_epoch: As in ``publish``.
+        on_commit: As in ``publish``.
+
+    Returns:
+        ``{"offset": int, "epoch": str}``, empty where the map has no stream; with ``"suppressed": True`` and
+        ``"suppress_reason"`` where nothing was written.
+
+    Raises:
+        ApiError: The server refused.
+        EngineError: It could not be asked, or its backend failed.
+        RuntimeError: Called on the server's own event loop; use ``amap_publish`` there.
+
+    """
+    fields = _map_fields(data, tags, idempotency_key, key_mode, delta, version, version_epoch)
+    request = _struct(messages.MapPublishRequest, channel=channel, key=key, **fields)
+    return _call_now_or_after_commit("map_publish", request, on_commit)
+
+
+async def amap_publish(
+    channel: str,
+    key: str,
+    data: Any,
+    *,
+    tags: Mapping[str, str] | None = None,
+    idempotency_key: str = "",
+    key_mode: str = "",
+    delta: bool = False,
+    version: int = 0,
+    version_epoch: str = "",
+) -> dict[str, Any]:
+    """Write a key from a coroutine; as ``map_publish``."""
+    fields = _map_fields(data, tags, idempotency_key, key_mode, delta, version, version_epoch)
+    request = _struct(messages.MapPublishRequest, channel=channel, key=key, **fields)
+    return await acall("map_publish", request)
+
+
+def map_remove(
+    channel: str, key: str, *, idempotency_key: str = "", on_commit: bool = False
+) -> dict[str, Any]:
+    """Remove ``key`` of the map ``channel``; a key that is not there is ``"suppressed"``. The rest as ``map_publish``."""
+    request = messages.MapRemoveRequest(channel, key, idempotency_key)
+    return _call_now_or_after_commit("map_remove", request, on_commit)
+
+
+async def amap_remove(channel: str, key: str, *, idempotency_key: str = "") -> dict[str, Any]:
+    """Remove a key from a coroutine; as ``map_remove``."""
+    return await acall("map_remove", messages.MapRemoveRequest(channel, key, idempotency_key))
 
 
 # --- the rest: one builder of the request, a synchronous and an asynchronous door ---------------
@@ -416,6 +390,50 @@ def _info() -> msgspec.Struct:
     return messages.InfoRequest()
 
 
+def _map_read_state(
+    channel: str, *, limit: int = 0, cursor: str = "", key: str = "", epoch: str = ""
+) -> msgspec.Struct:
+    """
+    Return ``{"entries": [{"key", "data", "tags", "offset", "time"}], "offset", "epoch", "cursor"}``.
+
+    ``limit`` 0 is the position only, -1 everything; a ``"cursor"`` leads to the next page, which gets it and ``epoch``, so that
+    a map that was cleared meanwhile is told (112). ``key`` asks for one key.
+    """
+    return _struct(
+        messages.MapReadStateRequest,
+        channel=channel,
+        limit=limit,
+        cursor=cursor,
+        key=key,
+        revision_epoch=epoch,
+    )
+
+
+def _map_read_stream(
+    channel: str, *, limit: int = 0, since: tuple[int, str] | None = None, reverse: bool = False
+) -> msgspec.Struct:
+    """Return ``{"entries", "offset", "epoch"}``, changes of keys; a removal has ``"removed": True``."""
+    offset, epoch = since or (0, "")
+    return _struct(
+        messages.MapReadStreamRequest,
+        channel=channel,
+        since_offset=offset,
+        since_epoch=epoch,
+        limit=limit,
+        reverse=reverse,
+    )
+
+
+def _map_stats(channel: str) -> msgspec.Struct:
+    """Return ``{"num_keys": int}``, empty for an empty map."""
+    return messages.MapStatsRequest(channel)
+
+
+def _map_clear(channel: str) -> msgspec.Struct:
+    """Drop a map's keys, stream and position; its subscribers load it anew."""
+    return messages.MapClearRequest(channel)
+
+
 def _doors(
     method: str, build: Callable[..., msgspec.Struct]
 ) -> tuple[Callable[..., dict[str, Any]], Callable[..., Awaitable[dict[str, Any]]]]:
@@ -423,11 +441,11 @@ def _doors(
 
     @functools.wraps(build)
     def synchronous(*args: Any, **kwargs: Any) -> dict[str, Any]:
-        return _call(method, build(*args, **kwargs))
+        return call(method, build(*args, **kwargs))
 
     @functools.wraps(build)
     async def asynchronous(*args: Any, **kwargs: Any) -> dict[str, Any]:
-        return await _acall(method, build(*args, **kwargs))
+        return await acall(method, build(*args, **kwargs))
 
     synchronous.__name__ = synchronous.__qualname__ = method
     asynchronous.__name__ = asynchronous.__qualname__ = f"a{method}"
@@ -445,3 +463,7 @@ history, ahistory = _doors("history", _history)
 history_remove, ahistory_remove = _doors("history_remove", _history_remove)
 channels, achannels = _doors("channels", _channels)
 info, ainfo = _doors("info", _info)
+map_read_state, amap_read_state = _doors("map_read_state", _map_read_state)
+map_read_stream, amap_read_stream = _doors("map_read_stream", _map_read_stream)
+map_stats, amap_stats = _doors("map_stats", _map_stats)
+map_clear, amap_clear = _doors("map_clear", _map_clear)

@@ -7,9 +7,9 @@ JSON replies. On an engine that answers at once none of them suspends, so a door
 
 Where we differ from the reference on purpose: ``broadcast`` answers 107 for a channel that isn't of stream type
 (it publishes into it), ``unsubscribe`` needs a channel (it tells the client a nameless one), ``disconnect`` with code 0
-uses the default (it closes with an illegal code). The methods of maps and shared polls do not exist yet.
+uses the default (it closes with an illegal code). The method of shared polls does not exist yet.
 
-Source: ``server-api`` 4-7, ``streams-and-state`` 2-3 and 11.
+Source: ``server-api`` 4-8, ``streams-and-state`` 2-3, 11 and 12.
 """
 
 from __future__ import annotations
@@ -24,6 +24,14 @@ from realtime.commands.functions import (
     rpc,
     run_threads_with,
     unregister_rpc,
+)
+from realtime.commands.maps import (
+    map_clear,
+    map_publish,
+    map_read_state,
+    map_read_stream,
+    map_remove,
+    map_stats,
 )
 from realtime.commands.observing import (
     channels,
@@ -48,6 +56,12 @@ __all__ = [
     "history",
     "history_remove",
     "info",
+    "map_clear",
+    "map_publish",
+    "map_read_state",
+    "map_read_stream",
+    "map_remove",
+    "map_stats",
     "presence",
     "presence_stats",
     "publish",

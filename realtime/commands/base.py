@@ -21,6 +21,7 @@ from realtime.engines.base import (
     PublishOptions,
     PublishOutcome,
 )
+from realtime.engines.maps import MapBroker
 from realtime.namespaces.table import Channel, NamespaceTable
 from realtime.node.control import ControlCommand, NodeInfo
 from realtime.node.eager import run_eagerly
@@ -51,6 +52,10 @@ class CommandNode(Protocol):
     @property
     def presence(self) -> PresenceManager | None:
         """Who is in which channel, where the engine keeps that."""
+
+    @property
+    def maps(self) -> MapBroker:
+        """The maps."""
 
     @property
     def options(self) -> ProcessOptions:

@@ -11,6 +11,14 @@ from typing import Any
 from realtime.commands.base import CommandNode, run_together
 from realtime.commands.connections import disconnect, refresh, subscribe, unsubscribe
 from realtime.commands.functions import rpc
+from realtime.commands.maps import (
+    map_clear,
+    map_publish,
+    map_read_state,
+    map_read_stream,
+    map_remove,
+    map_stats,
+)
 from realtime.commands.observing import (
     channels,
     history,
@@ -50,6 +58,12 @@ _BATCH_COMMANDS: dict[str, BatchCommand] = {
     "rpc": rpc,
     "refresh": refresh,
     "channels": channels,
+    "map_publish": map_publish,
+    "map_remove": map_remove,
+    "map_read_state": map_read_state,
+    "map_read_stream": map_read_stream,
+    "map_stats": map_stats,
+    "map_clear": map_clear,
 }
 
 

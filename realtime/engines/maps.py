@@ -14,6 +14,7 @@ import msgspec
 
 from realtime.engines.base import NO_POSITION, BrokerEvents, HistoryFilter
 from realtime.namespaces.options import MapRules
+from realtime.protocol.errors import InternalError
 from realtime.protocol.messages import Publication, StreamPosition
 
 
@@ -29,6 +30,8 @@ class MapChange(msgspec.Struct, frozen=True, gc=False):
         key_mode: ``""``, ``"if_new"`` or ``"if_exists"``; a removal ignores it.
         refresh_ttl: A write that ``key_mode`` suppresses still re-arms the key's expiry and the map's record.
         expected: Write only where the key was changed last at this position (compare and swap).
+        idempotency_ttl: Counts from the first change with ``idempotency_key``; 0 is the store's own, 5 minutes by default.
+        delta: Subscribers may be sent patches against what the key had before.
         version: Greater than 0: a write that is not newer than the key's stored version is suppressed.
 
     """
@@ -37,13 +40,20 @@ class MapChange(msgspec.Struct, frozen=True, gc=False):
     refresh_ttl: bool = False
     expected: StreamPosition | None = None
     idempotency_key: str = ""
-    idempotency_ttl: float = 300
+    idempotency_ttl: float = 0
     delta: bool = False
     version: int = 0
     version_epoch: str = ""
 
 
 PLAIN_CHANGE = MapChange()
+
+
+def check_change(rules: MapRules, change: MapChange) -> None:
+    """Raise ``InternalError`` where a change asks for versions or positions of a map that has none."""
+    if not rules.has_stream and (change.version > 0 or change.expected is not None):
+        message = "a map without a stream has no versions and no positions"
+        raise InternalError from ValueError(message)
 
 
 class MapEntry(msgspec.Struct, frozen=True):

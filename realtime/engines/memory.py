@@ -24,6 +24,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from heapq import heappop, heappush
 from itertools import islice
+from typing import TypeVar
 
 from msgspec.structs import replace
 
@@ -43,6 +44,8 @@ from realtime.protocol.messages import ClientInfo, Publication, StreamPosition
 EPOCH_LETTERS = string.ascii_letters
 EPOCH_LENGTH = 8
 
+StoredT = TypeVar("StoredT")
+
 _NEVER = math.inf
 _NOT_STORED = PublishOutcome()
 _NOBODY: Mapping[str, ClientInfo] = {}
@@ -51,6 +54,13 @@ _NOBODY: Mapping[str, ClientInfo] = {}
 def random_epoch() -> str:
     """Name a stream's generation: 8 letters that nobody can foresee."""
     return "".join([EPOCH_LETTERS[byte % 52] for byte in secrets.token_bytes(EPOCH_LENGTH)])
+
+
+def refuses(stored: int, stored_epoch: str, version: int, version_epoch: str) -> bool:
+    """Say whether a version comes too late after the one that is stored (0: none)."""
+    if not stored or (version_epoch and version_epoch != stored_epoch):
+        return False
+    return version <= stored
 
 
 class _Stream:
@@ -79,12 +89,6 @@ class _Stream:
         self.expires_at = _NEVER
         self.meta_expires_at = _NEVER
         self.wake_at = _NEVER
-
-    def refuses(self, version: int, version_epoch: str) -> bool:
-        """Say whether a publication with this version comes too late."""
-        if not self.version or (version_epoch and version_epoch != self.version_epoch):
-            return False
-        return version <= self.version
 
     def drop_publications(self) -> None:
         self.publications.clear()
@@ -176,7 +180,7 @@ class MemoryEngine:
         publications = stream.publications
         version = options.version
         if version > 0:
-            if stream.refuses(version, options.version_epoch):
+            if refuses(stream.version, stream.version_epoch, version, options.version_epoch):
                 # The clocks stay as they are, as with Redis; the reference's memory engine re-arms them here.
                 return PublishOutcome(stream.top, "version")
             # A publish without a version leaves the guard alone: it must not let an older one pass later.
@@ -226,7 +230,9 @@ class MemoryEngine:
         stream.meta_expires_at = now + meta_ttl if meta_ttl > 0 else _NEVER
         if stream.meta_expires_at < stream.wake_at:
             self._wake(channel, stream)
-        return History(_select(stream.publications, what), stream.top)
+        publications = stream.publications
+        first = publications[0].offset if publications else 0
+        return History(select(publications, first, what), stream.top)
 
     async def remove_history(self, channel: str) -> None:
         """Drop the publications; top and epoch stay."""
@@ -339,13 +345,12 @@ def _at(publication: Publication, offset: int, epoch: str) -> Publication:
     )
 
 
-def _select(publications: deque[Publication], what: HistoryFilter) -> list[Publication]:
-    """Cut the wanted part out of a stream's publications (ascending, dense), in the order asked for."""
-    count = len(publications)
+def select(stored: deque[StoredT], first: int, what: HistoryFilter) -> list[StoredT]:
+    """Cut the wanted part out of what a stream stores (ascending and dense from ``first``), in the order asked for."""
+    count = len(stored)
     if not what.limit or not count:
         return []
     limit = what.limit if what.limit > 0 else count
-    first = publications[0].offset
     if what.reverse:
         skipped = 0
         if what.since is not None:
@@ -353,14 +358,14 @@ def _select(publications: deque[Publication], what: HistoryFilter) -> list[Publi
             skipped = count - (what.since.offset - first)
             if skipped < 0:
                 return []
-        return list(islice(reversed(publications), skipped, skipped + limit))
+        return list(islice(reversed(stored), skipped, skipped + limit))
     begin = 0 if what.since is None else max(0, what.since.offset + 1 - first)
     end = min(begin + limit, count)
     if begin >= end:
         return []
     if begin <= count - end:
-        return list(islice(publications, begin, end))
+        return list(islice(stored, begin, end))
     # Nearer to the end, where those who recover read: walk down and turn round.
-    wanted = list(islice(reversed(publications), count - end, count - begin))
+    wanted = list(islice(reversed(stored), count - end, count - begin))
     wanted.reverse()
     return wanted

@@ -71,6 +71,7 @@ if TYPE_CHECKING:
         PublishOptions,
         PublishOutcome,
     )
+    from realtime.engines.maps import MapBroker
     from realtime.namespaces.table import Channel, NamespaceTable
 
 logger = logging.getLogger(__name__)
@@ -91,6 +92,7 @@ class Node:
         broker: Streams and PUB/SUB.
         presence: Who is in a channel.
         control_bus: How nodes reach each other.
+        maps: Maps and the delivery of their changes.
         connection_verifier: For connection tokens.
         subscription_verifier: For subscription tokens.
         version: The product's version, which clients are told.
@@ -111,6 +113,7 @@ class Node:
         broker: Broker,
         presence: PresenceManager,
         control_bus: ControlBus,
+        maps: MapBroker,
         connection_verifier: TokenVerifier,
         subscription_verifier: TokenVerifier,
         version: str,
@@ -129,6 +132,7 @@ class Node:
         self.table: NamespaceTable = configuration.table
         self.broker = broker
         self.presence = presence
+        self.maps = maps
         self.connection_verifier = connection_verifier
         self.subscription_verifier = subscription_verifier
         self.clock = clock
@@ -176,6 +180,7 @@ class Node:
         """Connect the broker and begin to tick."""
         self.loop = self.hub.loop = asyncio.get_running_loop()
         await self.broker.start(self)
+        await self.maps.start(self)
         if self._notices is not None:
             await self._notices.start(self.polls.on_notice)
         self.members.start()
@@ -213,6 +218,7 @@ class Node:
             await asyncio.wait(tasks, timeout=5)
             for task in tasks:
                 task.cancel()
+        await self.maps.close()
         if self._notices is not None:
             await self._notices.close()
         await self.broker.close()
@@ -515,6 +521,7 @@ class Node:
         assert self.loop is not None
         self._ticker = self.loop.call_later(TICK, self._tick)
         self.broker.sweep(self.clock())
+        self.maps.sweep(self.clock())
         if self._figures.renew(self.clock()):
             self.members.tell_metrics()
         self.members.tick()

@@ -8,7 +8,7 @@ without is always written. The order of fields is the order in replies.
 Requests refuse unknown fields only so that the fast decoder notices them: ``go_json`` then reads the message as
 Go's decoder would. Integers have Go's ranges, since one that is too large makes the whole request malformed.
 
-Source: the server API's schema (``server-api`` 4-7, 10.1) and the reference server's replies (1.5).
+Source: the server API's schema (``server-api`` 4-8, 10.1) and the reference server's replies (1.5).
 """
 
 from __future__ import annotations
@@ -219,6 +219,89 @@ class RPCRequest(_Request):
     params: Raw = EMPTY
 
 
+class MapPublishRequest(_Request):
+    """
+    Write one key of a map, with ``data`` or ``b64data`` (base64; it wins), which may be empty.
+
+    ``key_mode`` is ``""``, ``"if_new"`` or ``"if_exists"``. ``stream_data``, ``b64stream_data`` and ``score`` are the schema's;
+    they change nothing.
+    """
+
+    channel: str = ""
+    key: str = ""
+    data: Raw = EMPTY
+    b64data: str = ""
+    stream_data: Raw = EMPTY
+    b64stream_data: str = ""
+    tags: dict[str, str] | None = None
+    idempotency_key: str = ""
+    delta: bool = False
+    version: UInt64 = 0
+    version_epoch: str = ""
+    score: Int64 = 0
+    key_mode: str = ""
+
+    def __post_init__(self) -> None:
+        """Complete the range check."""
+        if self.version:
+            _check_uint64(self.version)
+
+
+class MapRemoveRequest(_Request):
+    """Remove one key of a map."""
+
+    channel: str = ""
+    key: str = ""
+    idempotency_key: str = ""
+
+
+class MapReadStateRequest(_Request):
+    """
+    Read a map's keys, by pages.
+
+    ``limit`` 0 asks for the position only, -1 for everything; ``cursor`` is the one of the page before. ``key`` asks for one
+    key alone. ``revision_epoch`` is the epoch that the map must still have. ``asc`` is for ordered maps, which no namespace has.
+    """
+
+    channel: str = ""
+    cursor: str = ""
+    limit: Int32 = 0
+    key: str = ""
+    asc: bool = False
+    revision_offset: UInt64 = 0
+    revision_epoch: str = ""
+
+    def __post_init__(self) -> None:
+        """Complete the range check."""
+        _check_uint64(self.revision_offset)
+
+
+class MapReadStreamRequest(_Request):
+    """Read a map's changes after ``since_offset``; ``limit`` 0 asks for the position only, -1 for everything."""
+
+    channel: str = ""
+    since_offset: UInt64 = 0
+    since_epoch: str = ""
+    limit: Int32 = 0
+    reverse: bool = False
+
+    def __post_init__(self) -> None:
+        """Complete the range check."""
+        _check_uint64(self.since_offset)
+
+
+class MapStatsRequest(_Request):
+    """Ask how many keys a map has."""
+
+    channel: str = ""
+
+
+class MapClearRequest(_Request):
+    """Drop a map with its position: it begins anew, in another epoch."""
+
+    channel: str = ""
+
+
 class Command(_Request):
     """
     One command of a batch.
@@ -240,6 +323,12 @@ class Command(_Request):
     rpc: RPCRequest | None = None
     refresh: RefreshRequest | None = None
     channels: ChannelsRequest | None = None
+    map_publish: MapPublishRequest | None = None
+    map_remove: MapRemoveRequest | None = None
+    map_read_state: MapReadStateRequest | None = None
+    map_read_stream: MapReadStreamRequest | None = None
+    map_stats: MapStatsRequest | None = None
+    map_clear: MapClearRequest | None = None
 
 
 class BatchRequest(_Request):
@@ -375,6 +464,68 @@ class RPCResult(_Message):
     data: Raw = EMPTY
 
 
+class MapPublishResult(_Message):
+    """
+    The map's position, empty without a stream of changes.
+
+    ``suppress_reason`` says why nothing was written: ``"key_exists"``, ``"key_not_found"``, ``"version"`` or
+    ``"idempotency"``.
+    """
+
+    offset: int = 0
+    epoch: str = ""
+    suppressed: bool = False
+    suppress_reason: str = ""
+
+
+class MapRemoveResult(_Message):
+    """As ``MapPublishResult``; the reasons are ``"key_not_found"`` and ``"idempotency"``."""
+
+    offset: int = 0
+    epoch: str = ""
+    suppressed: bool = False
+    suppress_reason: str = ""
+
+
+class MapEntry(_Message):
+    """A key as it stands, or a change of it; ``offset`` is that of the key's last change, ``time`` Unix milliseconds."""
+
+    key: str = ""
+    data: Raw = EMPTY
+    tags: dict[str, str] | None = None
+    offset: int = 0
+    score: int = 0
+    removed: bool = False
+    time: int = 0
+
+
+class MapReadStateResult(_Message):
+    """One page; ``offset`` and ``epoch`` are the map's top. An empty ``cursor`` says that it was the last page."""
+
+    entries: list[MapEntry] = []
+    offset: int = 0
+    epoch: str = ""
+    cursor: str = ""
+
+
+class MapReadStreamResult(_Message):
+    """Changes in the order asked for; ``offset`` and ``epoch`` are the map's top."""
+
+    entries: list[MapEntry] = []
+    offset: int = 0
+    epoch: str = ""
+
+
+class MapStatsResult(_Message):
+    """Keys, without those that were removed."""
+
+    num_keys: int = 0
+
+
+class MapClearResult(_Message):
+    """Done."""
+
+
 class Reply(_Message):
     """One command's outcome in a batch: the error, or the result under the method's name."""
 
@@ -392,6 +543,12 @@ class Reply(_Message):
     rpc: RPCResult | None = None
     refresh: RefreshResult | None = None
     channels: ChannelsResult | None = None
+    map_publish: MapPublishResult | None = None
+    map_remove: MapRemoveResult | None = None
+    map_read_state: MapReadStateResult | None = None
+    map_read_stream: MapReadStreamResult | None = None
+    map_stats: MapStatsResult | None = None
+    map_clear: MapClearResult | None = None
 
 
 class BatchResponse(_Message):

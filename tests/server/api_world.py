@@ -19,7 +19,8 @@ from realtime.auth.tokens import TokenVerifier
 from realtime.conf.options import ProcessOptions
 from realtime.conf.snapshot import ApiKey, Configuration
 from realtime.engines.memory import MemoryEngine
-from realtime.namespaces.options import ChannelOptions
+from realtime.engines.memory_maps import MemoryMaps
+from realtime.namespaces.options import ChannelOptions, MapOptions
 from realtime.namespaces.table import NamespaceTable
 from realtime.node.control import (
     Announcement,
@@ -46,7 +47,23 @@ NAMESPACES = {
     "json": ChannelOptions(publication_data_format="json"),
     "object": ChannelOptions(publication_data_format="json_object"),
     "binary": ChannelOptions(publication_data_format="binary", history_size=10, history_ttl=60.0),
-    "map": ChannelOptions(subscription_type="map"),
+    "map": ChannelOptions(
+        subscription_type="map", map=MapOptions(mode="persistent", stream_size=4)
+    ),
+    "brief": ChannelOptions(
+        subscription_type="map", map=MapOptions(mode="ephemeral", key_ttl=60.0), delta_publish=True
+    ),
+    "clients": ChannelOptions(
+        subscription_type="map_clients", map=MapOptions(mode="recoverable", key_ttl=60.0)
+    ),
+    "users": ChannelOptions(
+        subscription_type="map_users", map=MapOptions(mode="recoverable", key_ttl=60.0)
+    ),
+    "objects": ChannelOptions(
+        subscription_type="map",
+        map=MapOptions(mode="persistent"),
+        publication_data_format="json_object",
+    ),
     "poll": ChannelOptions(subscription_type="shared_poll"),
 }
 
@@ -65,7 +82,7 @@ class RecordingEngine(MemoryEngine):
 
     async def publish_control(self, data: bytes, node_id: str = "") -> None:
         """Note, and pass on."""
-        self._check()
+        self.check_health()
         body = decode_control(data).body
         if not isinstance(body, NOT_ASKED_FOR):
             self.commands.append(body)
@@ -73,28 +90,46 @@ class RecordingEngine(MemoryEngine):
 
     async def publish(self, *args: Any, **kwargs: Any) -> Any:
         """Publish unless broken."""
-        self._check()
+        self.check_health()
         return await super().publish(*args, **kwargs)
 
     async def history(self, *args: Any, **kwargs: Any) -> Any:
         """Read unless broken."""
-        self._check()
+        self.check_health()
         return await super().history(*args, **kwargs)
 
     async def presence(self, *args: Any, **kwargs: Any) -> Any:
         """Read unless broken."""
-        self._check()
+        self.check_health()
         return await super().presence(*args, **kwargs)
 
     async def presence_stats(self, *args: Any, **kwargs: Any) -> Any:
         """Count unless broken."""
-        self._check()
+        self.check_health()
         return await super().presence_stats(*args, **kwargs)
 
-    def _check(self) -> None:
+    def check_health(self) -> None:
+        """Raise where the engine is to be broken."""
         if self.is_broken:
             message = "the backend's own words, with a password in them"
             raise EngineError(message)
+
+
+class BreakingMaps(MemoryMaps):
+    """The maps in memory, which fail when the engine does."""
+
+    def __init__(self, engine: RecordingEngine) -> None:
+        super().__init__(lambda: NOW, lambda: EPOCH)
+        for name in ("publish", "remove", "read_state", "read_stream", "count", "clear"):
+            setattr(self, name, self._breaking(getattr(self, name), engine))
+
+    @staticmethod
+    def _breaking(method: Any, engine: RecordingEngine) -> Any:
+        async def checked(*args: Any) -> Any:
+            engine.check_health()
+            return await method(*args)
+
+        return checked
 
 
 @dataclass
@@ -163,6 +198,7 @@ async def open_world(options: ProcessOptions, *, has_rows: bool = True) -> Async
         broker=engine,
         presence=engine,
         control_bus=engine,
+        maps=BreakingMaps(engine),
         connection_verifier=verifier,
         subscription_verifier=verifier,
         version="1.2.3",

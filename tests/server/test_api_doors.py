@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -16,6 +14,22 @@ from realtime.node.control import DisconnectUser, RefreshUser, SubscribeUser, Un
 from realtime.protocol.errors import ClientError
 from realtime.protocol.messages import StreamPosition
 from realtime.session.permissions import Override
+from tests.server.api_cases import (
+    BAD_REQUEST,
+    FORBIDDEN,
+    NO_METHOD,
+    NOT_FOUND,
+    SERVER_ERROR,
+    STREAM,
+    UNAUTHORIZED,
+    Case,
+    b64,
+    call,
+    error_text,
+    ok,
+    refused,
+    reply,
+)
 from tests.server.api_world import (
     DOORS,
     EPOCH,
@@ -28,78 +42,7 @@ from tests.server.api_world import (
     open_world,
 )
 from tests.server.grpc_door import is_expressible, through_grpc
-
-
-JSON = "application/json"
-BAD_REQUEST = Answer(400, b"Bad Request\n", "text/plain; charset=utf-8")
-NOT_FOUND = Answer(404, b"404 page not found\n", "text/plain; charset=utf-8")
-SERVER_ERROR = Answer(500, b"Internal Server Error\n", "text/plain; charset=utf-8")
-UNAUTHORIZED = Answer(401, b"", "")
-FORBIDDEN = Answer(403, b"", "")
-NO_METHOD = Answer(405, b"", "")
-
-ERRORS = {
-    100: "internal server error",
-    102: "unknown channel",
-    103: "permission denied",
-    104: "not found",
-    107: "bad request",
-    108: "not available",
-    112: "unrecoverable position",
-}
-STREAM = b'"epoch":"%b"' % EPOCH.encode()
-
-
-def ok(result: bytes | str = b"{}") -> Answer:
-    """Expect a result."""
-    result = result.encode() if isinstance(result, str) else result
-    return Answer(200, b'{"result":%b}' % result)
-
-
-def reply(body: bytes) -> Answer:
-    """Expect a whole JSON body."""
-    return Answer(200, body)
-
-
-def error_text(code: int) -> bytes:
-    """Write the error object."""
-    return b'{"code":%d,"message":"%b"}' % (code, ERRORS[code].encode())
-
-
-def refused(code: int) -> Answer:
-    """Expect an API error."""
-    return Answer(200, b'{"error":%b}' % error_text(code))
-
-
-def b64(data: bytes) -> str:
-    """Encode."""
-    return base64.b64encode(data).decode()
-
-
-@dataclass(frozen=True)
-class Case:
-    """
-    One request, after those of ``before``, and what has to come of it.
-
-    ``lane`` is whether the direct lane may answer it; what it leaves to Django is answered by two doors only.
-    """
-
-    name: str
-    call: Call
-    expected: Answer
-    before: tuple[Call, ...] = ()
-    options: dict[str, Any] = field(default_factory=dict)
-    has_rows: bool = True
-    lane: bool = True
-    sent: tuple[Any, ...] | None = None
-    is_broken: bool = False
-
-
-def call(method: str, body: bytes | str | dict[str, Any], **facts: Any) -> Call:
-    """Make a call of a method."""
-    if isinstance(body, dict):
-        body = json.dumps(body)
-    return Call(f"/api/{method}", body.encode() if isinstance(body, str) else body, **facts)
+from tests.server.map_cases import map_cases
 
 
 HELLO = {"channel": "chat", "data": {"text": "hi"}}
@@ -124,7 +67,7 @@ def transport_cases() -> Iterator[Case]:
         "/api/",
         "/api/publish/",
         "/api/connections",
-        "/api/map_publish",
+        "/api/block_user",
         "/api/publish%0a",
     ):
         yield Case(f"unknown path {path}", Call(path, b"{}"), NOT_FOUND, lane=False)
@@ -899,6 +842,12 @@ def legacy_cases() -> Iterator[Case]:
         7: "history_remove",
         10: "rpc",
         11: "subscribe",
+        33: "map_publish",
+        34: "map_remove",
+        35: "map_read_state",
+        36: "map_read_stream",
+        37: "map_stats",
+        38: "map_clear",
     }
     for number, name in numbers.items():
         for method in (str(number), f'"{name.title()}"'):
@@ -917,12 +866,11 @@ def legacy_cases() -> Iterator[Case]:
     for method in (
         "14",
         "32",
-        "33",
         "39",
         "13",
         "99",
         '"connections"',
-        '"Map_Publish"',
+        '"Block_User"',
         '"cancel_push"',
     ):
         yield stream(
@@ -970,6 +918,7 @@ CASES = [
     *publish_cases(),
     *connection_cases(),
     *state_cases(),
+    *map_cases(),
     *rpc_and_batch_cases(),
     *legacy_cases(),
 ]

@@ -10,7 +10,7 @@ import pytest
 from django.test import override_settings
 
 import realtime
-from realtime import shortcuts
+from realtime import calling
 from realtime.conf import loader
 from realtime.conf.schema import leaves
 
@@ -31,14 +31,14 @@ def test_the_python_examples_run(django_capture_on_commit_callbacks, db):
         return {}
 
     with (
-        mock.patch.object(shortcuts, "_post", post),
+        mock.patch.object(calling, "_post", post),
         django_capture_on_commit_callbacks(execute=True),
     ):
         for block in blocks("python"):
             exec(compile(block, "README.md", "exec"), {})
 
-    assert posted
-    assert {method for method, _ in posted} == {"publish"}
+    assert {method for method, _ in posted} == {"publish", "map_publish", "map_remove"}
+    assert posted[-1] == ("map_publish", "scores:game")
 
 
 def test_every_option_the_readme_names_exists():

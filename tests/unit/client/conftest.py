@@ -13,6 +13,7 @@ from realtime.auth.tokens import TokenVerifier
 from realtime.client.client import Client
 from realtime.conf.options import ProcessOptions
 from realtime.engines.memory import MemoryEngine
+from realtime.engines.memory_maps import MemoryMaps
 from realtime.namespaces.options import ChannelOptions
 from realtime.namespaces.table import NamespaceTable
 from realtime.node.node import Node
@@ -170,6 +171,7 @@ def build_node(options: ProcessOptions, clock: Clock) -> Node:
         broker=engine,
         presence=engine,
         control_bus=engine,
+        maps=MemoryMaps(clock),
         connection_verifier=verifier,
         subscription_verifier=verifier,
         version="0.0.0",

@@ -24,6 +24,7 @@ from realtime.engines.base import (
     PublishOutcome,
 )
 from realtime.engines.memory import MemoryEngine
+from realtime.engines.memory_maps import MemoryMaps
 from realtime.namespaces.table import NamespaceTable
 from realtime.node.node import Node
 from realtime.protocol.errors import EngineError
@@ -230,6 +231,7 @@ class Cluster:
             broker=engine,
             presence=engine,
             control_bus=engine,
+            maps=MemoryMaps(self.clock),
             connection_verifier=verifier,
             subscription_verifier=verifier,
             version="1.2.3",
