@@ -22,7 +22,12 @@ _SHORTCUTS = (
 _NAMES = dict.fromkeys(_SHORTCUTS, "realtime.shortcuts") | {
     "ApiError": "realtime.shortcuts",
     "EngineError": "realtime.protocol.errors",
+    "ClientError": "realtime.protocol.errors",
     "register_rpc": "realtime.commands",
+    "on_shared_poll_refresh": "realtime.handlers",
+    "PolledItem": "realtime.proxies.shared_poll",
+    "SharedPollRefreshRequest": "realtime.proxies.shared_poll",
+    "SharedPollRefreshResult": "realtime.proxies.shared_poll",
 }
 
 __all__ = sorted(_NAMES)
