@@ -23,11 +23,13 @@ from realtime.engines.redis.addresses import deployments
 from realtime.engines.redis.channel_layer import CAPACITY, RealtimeLoopLayer
 from realtime.engines.redis.detection import settled
 from realtime.engines.redis.engine import RedisEngine, make_layer
+from realtime.engines.redis.notices import RedisNotices
 from realtime.engines.redis.presence import RedisPresence
 from realtime.protocol.errors import ConfigError, EngineError
 
 
 LAYER = "realtime"
+_NOTICES = "shared_poll.notification.redis"
 LAYER_BACKEND = "realtime.engines.redis.channel_layer.RealtimeChannelLayer"
 
 
@@ -37,6 +39,7 @@ class Backends:
     What a node works with.
 
     Attributes:
+        notices: Where an application says which keys of shared polls have changed, if that is asked for.
         layers: Those that the broker does not start and close itself.
 
     """
@@ -45,6 +48,7 @@ class Backends:
     presence: PresenceManager
     control_bus: ControlBus
     maps: MapBroker
+    notices: RedisNotices | None = None
     layers: tuple[RealtimeLoopLayer, ...] = ()
 
     async def start(self) -> None:
@@ -98,6 +102,8 @@ def check_options(options: ProcessOptions, channel_layer_settings: Mapping[str, 
 
 def _redis_sections(options: ProcessOptions) -> list[tuple[str, RedisOptions]]:
     sections: list[tuple[str, RedisOptions]] = []
+    if options.shared_poll.notification.enabled:
+        sections.append((_NOTICES, options.shared_poll.notification.redis))
     if broker_type(options) == "redis":
         sections.append(_broker_section(options))
     if presence_type(options) == "redis":
@@ -174,7 +180,16 @@ async def make_backends(
             engine = await _engine(path, section, node_id, CAPACITY)
             layers = (engine.layer,)
         presence = engine.presence(section)
-    return Backends(broker, presence, control_bus, MemoryMaps(), layers)
+    notices = await _notices(options) if node_id else None
+    return Backends(broker, presence, control_bus, MemoryMaps(), notices, layers)
+
+
+async def _notices(options: ProcessOptions) -> RedisNotices | None:
+    notification = options.shared_poll.notification
+    if not notification.enabled:
+        return None
+    places = deployments(notification.redis, parse_duration=parse_duration, path=_NOTICES)
+    return RedisNotices(await settled(places), notification.channel)
 
 
 async def _engine(path: str, section: Any, node_id: str, capacity: int) -> RedisEngine:

@@ -131,6 +131,7 @@ async def _build() -> tuple[Node, Backends]:
         name=node_name(options),
         node_id=node_id,
         reload=_load,
+        notices=backends.notices,
     )
     return node, backends
 

@@ -41,6 +41,7 @@ from realtime.node.hub import Hub
 from realtime.node.locks import ChannelLocks
 from realtime.node.membership import Membership
 from realtime.node.orders import carry_out
+from realtime.node.polls.feeds import KeyPublish, publish_key
 from realtime.node.polls.notices import NoticeSource
 from realtime.node.polls.polls import Polls
 from realtime.node.surveys import Surveys
@@ -314,6 +315,10 @@ class Node:
         """Publish once, when awaited; raises ``EngineError``."""
         self.publications += 1
         return self.broker.publish(channel.name, publication, options)
+
+    async def publish_polled(self, value: KeyPublish) -> None:
+        """Tell all nodes that track a key of a shared poll its value; raises ``EngineError``."""
+        await publish_key(self.broker, value)
 
     async def history(self, channel: Channel, what: HistoryFilter) -> History:
         """

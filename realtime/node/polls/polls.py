@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from realtime.node.polls.channel import PolledChannel
-from realtime.node.polls.feeds import Feeds, KeyPublish, publish_key, read_publish
+from realtime.node.polls.feeds import Feeds, read_publish
 from realtime.node.polls.figures import PollFigures
 from realtime.node.polls.notices import NoticeQueue, read_notice
 from realtime.node.polls.outbox import Outbox
@@ -85,7 +85,6 @@ class Polls:
         self.feeds = Feeds(broker)
         self.outbox = Outbox(lambda flush: asyncio.get_running_loop().call_soon(flush))
         self._options = options
-        self._broker = broker
         self._spawn = spawn
         self._new_epoch = new_epoch
         self._timers: Timers | None = None
@@ -301,10 +300,6 @@ class Polls:
             self.untrack(subscription, late)
 
     # --- what comes from elsewhere ---------------------------------------------------------------
-
-    async def publish(self, value: KeyPublish) -> None:
-        """Tell all nodes a key's value; raises ``EngineError``."""
-        await publish_key(self._broker, value)
 
     def on_publication(self, publication: Publication) -> None:
         """Take what a feed brought."""
