@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Collection, Iterable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from msgspec import Raw
 
 from realtime.engines.base import NO_OPTIONS
+from realtime.node.eager import run_eagerly
 from realtime.node.locks import ChannelLocks
 from realtime.protocol.errors import EngineError
 from realtime.protocol.messages import Publication
@@ -83,7 +84,7 @@ class Feeds:
         missing = [name for name in names if name not in self.joined]
         for begin in range(0, len(missing), AT_ONCE):
             batch = missing[begin : begin + AT_ONCE]
-            await _all(await asyncio.gather(*map(self._join, batch), return_exceptions=True))
+            _raise_first(await _together(self._join, batch))
 
     async def _join(self, name: str) -> None:
         async with self._locks.of(name):
@@ -101,7 +102,7 @@ class Feeds:
         """Leave what nobody tracks any more."""
         while self._leaving:
             batch = [self._leaving.pop() for _ in range(min(AT_ONCE, len(self._leaving)))]
-            outcomes = await asyncio.gather(*map(self._leave, batch), return_exceptions=True)
+            outcomes = await _together(self._leave, batch)
             failed = [
                 name
                 for name, outcome in zip(batch, outcomes, strict=True)
@@ -123,7 +124,27 @@ class Feeds:
                 raise
 
 
-async def _all(outcomes: Collection[object]) -> None:
+async def _together(
+    work: Callable[[str], Coroutine[Any, Any, None]], names: Sequence[str]
+) -> list[BaseException | None]:
+    """Run work for names at once, without a task for what does not suspend; returns what each raised."""
+    outcomes: list[BaseException | None] = [None] * len(names)
+    waiting: dict[int, asyncio.Task[None]] = {}
+    for number, name in enumerate(names):
+        try:
+            _, task = run_eagerly(work(name))
+        except EngineError as error:
+            outcomes[number] = error
+            continue
+        if task is not None:
+            waiting[number] = task
+    ended = await asyncio.gather(*waiting.values(), return_exceptions=True) if waiting else ()
+    for number, outcome in zip(waiting, ended, strict=True):
+        outcomes[number] = outcome
+    return outcomes
+
+
+def _raise_first(outcomes: Iterable[BaseException | None]) -> None:
     for outcome in outcomes:
-        if isinstance(outcome, BaseException):
+        if outcome is not None:
             raise outcome
