@@ -128,14 +128,24 @@ def test_the_previous_key_is_taken_for_what_was_signed_until_its_end():
     assert verified(old, PollSecrets("s3cret", "old")) == NOW + 60
     assert verified(old, PollSecrets("s3cret", "old", NOW)) == NOW + 60
     assert verified(signed(), PollSecrets("s3cret", "old", NOW - 1)) == NOW + 60
-    for secrets in (PollSecrets("s3cret", "old", NOW - 1), PollSecrets("s3cret"), PollSecrets("s3cret", "x")):
+    for secrets in (
+        PollSecrets("s3cret", "old", NOW - 1),
+        PollSecrets("s3cret"),
+        PollSecrets("s3cret", "x"),
+    ):
         with pytest.raises(TokenInvalid):
             verified(old, secrets)
 
 
 @pytest.mark.parametrize(
     ("secret", "changes"),
-    [("", {}), ("s", {"keys": ["a\0b"]}), ("s", {"keys": [""]}), ("s", {"user": "\0"}), ("s", {"channel": "a\0"})],
+    [
+        ("", {}),
+        ("s", {"keys": ["a\0b"]}),
+        ("s", {"keys": [""]}),
+        ("s", {"user": "\0"}),
+        ("s", {"channel": "a\0"}),
+    ],
 )
 def test_what_could_mean_something_else_is_not_signed(secret, changes):
     """No secret, or a NUL."""

@@ -357,9 +357,7 @@ async def test_a_slow_application_is_asked_less_often(follow, application, timer
     assert len(application.take_calls()) == 1
 
 
-async def test_a_channel_that_nobody_tracks_is_asked_for_no_more(
-    follow, application, timers, node
-):
+async def test_a_channel_that_nobody_tracks_is_asked_for_no_more(follow, application, timers, node):
     """After its delay; until then who comes back is in time."""
     follower = follow()
     follower.subscribe("plain:a")
@@ -390,6 +388,7 @@ async def test_who_subscribes_and_tracks_nothing_leaves_nothing(follow, timers, 
 
 async def test_a_payload_that_is_no_json_ends_json_connections(follow, application, timers):
     """As with any publication; others go on."""
+
     class Broken:
         async def refresh(self, request):
             return SharedPollRefreshResult([PolledItem("btc", Raw(b"\xff{"))])

@@ -32,7 +32,9 @@ KEY = "what signs batches, in tests"
 
 
 def _poll(**options: Any) -> ChannelOptions:
+    channel = options.pop("channel", {})
     return ChannelOptions(
+        **channel,
         subscription_type="shared_poll",
         allow_subscribe_for_client=True,
         allow_subscribe_for_anonymous=True,
@@ -52,6 +54,15 @@ POLLS = {
     "batched": _poll(notification=NotificationOptions(batch_max_size=3, batch_max_delay=2.0)),
     "sized": _poll(notification=NotificationOptions(batch_max_size=3)),
 }
+POLLS["met"] = _poll(
+    channel={
+        "presence": True,
+        "join_leave": True,
+        "force_push_join_leave": True,
+        "allow_presence_for_subscriber": True,
+        "allow_presence_for_anonymous": True,
+    }
+)
 NAMESPACES.update(POLLS)
 
 
