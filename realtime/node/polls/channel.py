@@ -60,7 +60,6 @@ class PolledKey:
         holds: Track requests in flight that the key must stay for.
         is_new: Nobody has asked for it yet.
         is_wanted: A tracker is owed the latest value.
-        wanted_at: The number of the call that had begun last when it was.
         is_fresh: It was published since the last cycle, which need not ask for it.
         calls: Immediate calls for it that are under way.
         answered_at: The number of the call whose answer it has.
@@ -79,7 +78,6 @@ class PolledKey:
         "trackers",
         "value",
         "version",
-        "wanted_at",
     )
 
     def __init__(self) -> None:
@@ -91,7 +89,6 @@ class PolledKey:
         self.holds = 0
         self.is_new = True
         self.is_wanted = False
-        self.wanted_at = 0
         self.is_fresh = False
         self.calls = 0
         self.answered_at = 0
@@ -162,14 +159,13 @@ class PolledChannel:
                     forgotten.append(name)
         return forgotten
 
-    def attach(self, client: Client, versions: Mapping[str, int], call: int) -> list[str]:
+    def attach(self, client: Client, versions: Mapping[str, int]) -> list[str]:
         """
-        Let a connection track keys that are held; what is known and newer is pushed.
+        Let a connection track keys that are held; what is kept and newer is pushed.
 
         Args:
             client: Who.
             versions: By key, what it has.
-            call: The number of the call that began last.
 
         Returns:
             The keys to ask for at once.
@@ -184,14 +180,12 @@ class PolledChannel:
             key.trackers[client] = version
             if key.based is not None and before != version:
                 key.based.discard(client)
-            if self._is_to_ask(key, client, version, call, name):
+            if self._is_to_ask(name, key, client, version):
                 asked.append(name)
         self._outbox.will_flush()
         return asked
 
-    def _is_to_ask(
-        self, key: PolledKey, client: Client, version: int, call: int, name: str
-    ) -> bool:
+    def _is_to_ask(self, name: str, key: PolledKey, client: Client, version: int) -> bool:
         is_new, key.is_new = key.is_new, False
         if is_new and version:
             return False  # the next cycle is early enough for who has something
@@ -201,7 +195,6 @@ class PolledChannel:
             self._push_to(client, name, key)
             return False
         key.is_wanted = True
-        key.wanted_at = call
         return not key.calls
 
     def detach(self, client: Client, names: Iterable[str]) -> list[str]:
@@ -271,24 +264,12 @@ class PolledChannel:
             if key is not None:
                 key.calls += 1
 
-    def end_calls(self, names: Iterable[str], call: int, *, is_answered: bool) -> list[str]:
-        """
-        Note the end of an immediate call.
-
-        Returns:
-            Keys to ask for again: somebody came for them while the application was working on its answer, and
-            left without.
-
-        """
-        again = []
+    def end_calls(self, names: Iterable[str]) -> None:
+        """Note the end of such a call."""
         for name in names:
             key = self.keys.get(name)
-            if key is None or not key.calls:
-                continue
-            key.calls -= 1
-            if is_answered and key.is_wanted and key.wanted_at >= call and not key.calls:
-                again.append(name)
-        return again
+            if key is not None and key.calls:
+                key.calls -= 1
 
     # --- what is answered ------------------------------------------------------------------------
 

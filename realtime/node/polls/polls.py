@@ -92,7 +92,6 @@ class Polls:
         self._epochs: dict[str, str] = {}
         self._versions = itertools.count(1)
         self._calls = itertools.count(1)
-        self._latest_call = 0
         self._slots: tuple[int, asyncio.Semaphore] | None = None
 
     # --- what workers share ----------------------------------------------------------------------
@@ -116,8 +115,7 @@ class Polls:
 
     def next_call(self) -> int:
         """Number a call that begins."""
-        self._latest_call = next(self._calls)
-        return self._latest_call
+        return next(self._calls)
 
     def run(self, call: Any) -> None:
         """Run a coroutine that nobody waits for."""
@@ -250,7 +248,7 @@ class Polls:
             if polling.ending is not None:
                 polling.ending.cancel()
                 polling.ending = None
-            asked = channel.attach(client, versions, self._latest_call)
+            asked = channel.attach(client, versions)
             if asked:
                 polling.worker.ask(asked, "cold")
         self.let_go(channel, versions)

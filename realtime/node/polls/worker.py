@@ -132,14 +132,10 @@ class Worker:
             self._room.run(self._ask_cold(batch))
 
     async def _ask_cold(self, names: Sequence[str]) -> None:
-        number = 0
-        again: Sequence[str] = ()
         try:
-            number = await self._call(names, "cold")
+            await self._call(names, "cold")
         finally:
-            again = self.channel.end_calls(names, number, is_answered=bool(number))
-        if again and self._is_running:
-            self.ask(again, "cold")
+            self.channel.end_calls(names)
 
     # --- cycles ----------------------------------------------------------------------------------
 
@@ -191,8 +187,8 @@ class Worker:
 
     # --- one call --------------------------------------------------------------------------------
 
-    async def _call(self, names: Sequence[str], trigger: str) -> int:
-        """Ask, and have the answer taken; returns the call's number, 0 where it failed or was not made."""
+    async def _call(self, names: Sequence[str], trigger: str) -> None:
+        """Ask, and have the answer taken; a failure is logged and counted."""
         room, timers = self._room, self._room.timers
         figures = room.figures
         queued_at = timers.time()
@@ -201,7 +197,7 @@ class Worker:
             figures.wait_seconds += began_at - queued_at
             items = self.channel.items(names)
             if not items or not self._is_running:
-                return 0
+                return
             number = room.next_call()
             figures.calls[trigger] += 1
             figures.asked += len(items)
@@ -213,7 +209,7 @@ class Worker:
             except (ProxyError, TimeoutError) as error:
                 figures.failures[trigger] += 1
                 self._complain(error)
-                return 0
+                return
             finally:
                 figures.handler_seconds += timers.time() - began_at
         if self._is_failing:
@@ -221,7 +217,6 @@ class Worker:
             logger.info("a shared poll is answered again", extra={"channel": self.channel.name})
         if self._is_running:
             room.forget(self.channel, self.channel.take_answer(result, number))
-        return number
 
     def _backend(self) -> SharedPollBackend:
         name = self.channel.plan.proxy_name

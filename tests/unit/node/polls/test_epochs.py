@@ -10,10 +10,14 @@ import msgspec
 import pytest
 
 from realtime import commands
-from realtime.node.polls.notices import QUEUE_SIZE
+from realtime.namespaces.options import SharedPollOptions
+from realtime.node.polls.figures import PollFigures
+from realtime.node.polls.notices import QUEUE_SIZE, NoticeQueue
+from realtime.node.polls.plan import plan_of
 from realtime.protocol import fossil
 from realtime.protocol.api_messages import SharedPollPublishRequest
 from realtime.protocol.errors import BadRequestError, NotAvailableError, UnknownChannelError
+from realtime.proxies.shared_poll import PolledItem, SharedPollRefreshResult
 from tests.unit.node.polls.world import settle
 
 
@@ -175,6 +179,29 @@ async def test_what_cannot_be_published(node, changes, error):
         await commands.shared_poll_publish(node, SharedPollPublishRequest(**facts | changes))
 
 
+async def test_an_application_behind_its_own_publishes_is_not_believed(
+    follow, application, timers, node
+):
+    """A version is never told with the value of another one."""
+    application.values["btc"] = ({"p": 5}, 5)
+    first, second = follow(), follow()
+    for each in (first, second):
+        each.subscribe("versions:a")
+    first.track("versions:a", {"btc": 0})
+    await timers.advance(0)
+    await publish(node, "versions:a", "btc", {"p": 7}, 7)
+    first.pushes()
+
+    second.track("versions:a", {"btc": 0})
+    await timers.advance(10)
+    assert second.pushes() == []
+    application.values["btc"] = ({"p": 7}, 7)
+    await timers.advance(10)
+
+    assert second.pushes() == [value({"p": 7}, 7)]
+    assert first.pushes() == []
+
+
 async def test_keys_are_left_at_the_broker_when_nobody_tracks_them(follow, timers, node):
     """With the next round of housekeeping; who comes back until then costs nothing."""
     follower = follow()
@@ -261,10 +288,27 @@ async def test_deltas_are_made_for_who_has_the_value_before(follow, application,
     assert [each["delta"] for each in first.pushes() + late.pushes()] == [True, True]
 
 
+async def test_who_claims_a_version_that_it_was_not_sent_gets_no_patch(follow, application, timers):
+    """It may have the value from elsewhere, and no base."""
+    application.values["btc"] = (DOCUMENT, 1)
+    follower = follow()
+    follower.subscribe("keptversions:a", delta="fossil")
+    follower.track("keptversions:a", {"btc": 0})
+    await timers.advance(0)
+    follower.pushes()
+    follower.track("keptversions:a", {"btc": 2})
+    for number in (2, 3, 4):
+        application.values["btc"] = (DOCUMENT | {"n": number}, number)
+        await timers.advance(10)
+
+    assert [(each["version"], "delta" in each) for each in follower.pushes()] == [
+        (3, False),
+        (4, True),
+    ]
+
+
 async def test_the_application_may_bring_the_value_before(follow, timers, node):
     """Then a node that keeps nothing makes patches, too."""
-    from realtime.proxies.shared_poll import PolledItem, SharedPollRefreshResult
-
     texts = [msgspec.Raw(msgspec.json.encode(DOCUMENT | {"n": n})) for n in range(3)]
 
     class Relay:
@@ -361,11 +405,6 @@ async def test_a_batch_that_never_fills_is_asked_for_after_an_interval(
 
 async def test_hints_without_room_are_dropped_and_counted(follow, timers, node, application):
     """The cycle finds what they were about."""
-    from realtime.namespaces.options import SharedPollOptions
-    from realtime.node.polls.figures import PollFigures
-    from realtime.node.polls.notices import NoticeQueue
-    from realtime.node.polls.plan import plan_of
-
     figures, asked = PollFigures(), []
     queue = NoticeQueue(plan_of(SharedPollOptions(), 0, 5.0), timers, figures, asked.append)
 

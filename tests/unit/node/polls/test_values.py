@@ -207,8 +207,10 @@ async def test_late_versioned_followers_are_asked_for_without_a_version(
     assert first.pushes() == []
 
 
-async def test_who_comes_during_a_cycle_s_call_is_asked_for_again(follow, application, timers):
-    """That call left the key out, since nothing had changed when it began."""
+async def test_who_comes_while_late_followers_are_asked_for_is_served_with_them(
+    follow, application, timers
+):
+    """That call has no version, so it is answered whatever happened before."""
     application.values["btc"] = ({"p": 1}, 5)
     first, second, third = follow(), follow(), follow()
     for each in (first, second, third):
