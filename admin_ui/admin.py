@@ -18,6 +18,7 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.views.decorators.debug import sensitive_variables
 
+from admin_ui import proxy_admin  # noqa: F401 -- registers its pages
 from admin_ui.changes import RecordingAdmin, diff_table, diff_text
 from admin_ui.explain import Question, explain, features
 from admin_ui.fields import DurationFormField, short_duration

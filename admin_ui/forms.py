@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
@@ -13,10 +13,11 @@ from django.utils.text import capfirst
 from admin_ui.fields import NamesField
 from realtime.conf.loader import get_options
 from realtime.conf.snapshot import describe, make_candidate
-from realtime.models import OPTION_COLUMNS, ApiKey, Namespace
+from realtime.handlers import SHARED_POLL_REFRESH, handler_names
+from realtime.models import OPTION_COLUMNS, ApiKey, Namespace, Proxy
 from realtime.namespaces.names import is_namespace_name
 from realtime.namespaces.options import ChannelOptions
-from realtime.namespaces.validation import DELTA_TYPES, Problem, validate
+from realtime.namespaces.validation import DEFAULT_PROXY, DELTA_TYPES, Problem, validate
 from realtime.protocol.api_messages import Command
 from realtime.protocol.errors import ConfigError
 
@@ -56,21 +57,48 @@ def label_of(column: str) -> str:
     return capfirst(" ".join(words))
 
 
-def judge(namespaces: Mapping[str, ChannelOptions]) -> list[Problem]:
-    """Validate a whole configuration under the options of this process."""
-    return validate(make_candidate(get_options(), namespaces))
+def stored_proxies() -> set[str]:
+    """Return the names of the proxies that are rows."""
+    return set(Proxy.objects.values_list("name", flat=True))
+
+
+def judge(
+    namespaces: Mapping[str, ChannelOptions], proxies: Collection[str] | None = None
+) -> list[Problem]:
+    """Validate a whole configuration under the options of this process; with the proxies that there are, or other ones."""
+    names = stored_proxies() if proxies is None else proxies
+    return validate(make_candidate(get_options(), namespaces, names))
 
 
 def new_errors(
-    before: Mapping[str, ChannelOptions], after: Mapping[str, ChannelOptions]
+    before: Mapping[str, ChannelOptions],
+    after: Mapping[str, ChannelOptions],
+    proxies: Collection[str] | None = None,
 ) -> list[Problem]:
     """
-    Return what an edit breaks.
+    Return what an edit breaks; ``proxies`` are those after it, where they are others.
 
     What was wrong before it does not count: else nobody could mend two broken rows, one after the other.
     """
     known = {problem for problem in judge(before) if not problem.is_warning}
-    return [problem for problem in judge(after) if not problem.is_warning and problem not in known]
+    return [
+        problem
+        for problem in judge(after, proxies)
+        if not problem.is_warning and problem not in known
+    ]
+
+
+def proxy_choices(current: str, *, may_be_empty: bool) -> list[tuple[str, str]]:
+    """Offer the proxies that there are, and what a row has now even if it is gone."""
+    rows, handled = stored_proxies(), handler_names(SHARED_POLL_REFRESH) - {DEFAULT_PROXY}
+    choices = [("" if may_be_empty else DEFAULT_PROXY, DEFAULT_PROXY)]
+    choices += [(name, name) for name in sorted(rows)]
+    choices += [(name, f"{name} (in Python)") for name in sorted(handled - rows)]
+    if current not in dict(choices):
+        choices.append(
+            (current, current if current == DEFAULT_PROXY else f"{current} (there is none)")
+        )
+    return choices
 
 
 class NamespaceForm(_NamespaceModelForm):
@@ -100,6 +128,12 @@ class NamespaceForm(_NamespaceModelForm):
         self.warnings: list[str] = []
         if "name" in self.fields:
             self.fields["name"].required = True
+        for column, field in self.fields.items():
+            if column.endswith("proxy_name"):
+                current = getattr(self.instance, column)
+                is_poll = column == "shared_poll_proxy_name"
+                # A plain list: what is chosen is judged with the rest, and refused in the same words as a file.
+                field.widget = forms.Select(choices=proxy_choices(current, may_be_empty=is_poll))
 
     def clean_name(self) -> str:
         """Put what is wrong with a name beside the name; the database's own constraint knows no field."""

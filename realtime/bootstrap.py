@@ -8,12 +8,15 @@ A server starts it at ``lifespan.startup``, or with the first connection where i
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import socket
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from asgiref.sync import sync_to_async
+from channels.db import database_sync_to_async
 from django.conf import settings
 
 from realtime.auth.tokens import TokenVerifier
@@ -21,15 +24,20 @@ from realtime.backends import Backends, make_backends
 from realtime.conf import loader
 from realtime.conf.loader import get_options, log_notices
 from realtime.conf.options import ProcessOptions
+from realtime.conf.proxy_rules import ASKED_EVENTS
 from realtime.conf.snapshot import (
     Configuration,
     configuration_changed,
     load_configuration,
     read_revision,
 )
+from realtime.engines.tls import client_context
+from realtime.handlers import Handler
 from realtime.node.control import ReloadConfiguration
 from realtime.node.node import Node
 from realtime.protocol.errors import ConfigError
+from realtime.proxies.figures import ProxyFigures
+from realtime.proxies.registry import ProxyRegistry
 from realtime.version import VERSION
 
 
@@ -37,8 +45,12 @@ logger = logging.getLogger(__name__)
 
 POLL_INTERVAL = 1.0  # seconds; one indexed read, which finds changes made by other processes
 
+# Handlers that are not async, at a time; each thread has a database connection of its own while it works.
+HANDLER_THREADS = 16
+
 _node: Node | None = None
 _backends: Backends | None = None
+_proxies: ProxyRegistry | None = None
 _starting: asyncio.Lock | None = None
 _poller: asyncio.Task[None] | None = None
 
@@ -63,14 +75,14 @@ async def ensure_node() -> Node:
 
 async def start_node() -> Node:
     """Build and start the node; a second call returns the same one."""
-    global _node, _backends, _poller, _starting
+    global _node, _backends, _proxies, _poller, _starting
     if _starting is None:
         _starting = asyncio.Lock()
     async with _starting:
         if _node is None:
-            node, backends = await _build()
-            await _start(node, backends)
-            _node, _backends = node, backends
+            node, backends, proxies = await _build()
+            await _start(node, backends, proxies)
+            _node, _backends, _proxies = node, backends, proxies
             _poller = asyncio.get_running_loop().create_task(_poll(node))
             configuration_changed.connect(_on_change, dispatch_uid="realtime.bootstrap")
             logger.info("node started", extra={"node": node.name})
@@ -79,9 +91,10 @@ async def start_node() -> Node:
 
 async def stop_node(*, drain: bool = True) -> None:
     """Drain and stop the node; may be called twice."""
-    global _node, _backends, _poller, _starting
+    global _node, _backends, _proxies, _poller, _starting
     node, _node = _node, None
     backends, _backends = _backends, None
+    proxies, _proxies = _proxies, None
     _starting = None
     configuration_changed.disconnect(dispatch_uid="realtime.bootstrap")
     if _poller is not None:
@@ -91,17 +104,20 @@ async def stop_node(*, drain: bool = True) -> None:
         if drain and node.connections:
             await node.drain(min(node.options.shutdown.timeout, len(node.connections) / 1000))
         await node.stop()
+    if proxies is not None:
+        await proxies.close()
     if backends is not None:
         await backends.close()
 
 
-async def _start(node: Node, backends: Backends) -> None:
+async def _start(node: Node, backends: Backends, proxies: ProxyRegistry) -> None:
     try:
         await backends.start()
         await node.start()
         await backends.check_support()
     except BaseException:
         await node.stop()
+        await proxies.close()
         await backends.close()
         raise
 
@@ -111,10 +127,14 @@ def node_name(options: ProcessOptions) -> str:
     return options.node.name or f"{socket.gethostname()}_{options.http_server.port}"
 
 
-async def _build() -> tuple[Node, Backends]:
+async def _build() -> tuple[Node, Backends, ProxyRegistry]:
     options = get_options()
     log_notices()
-    configuration = await _load()
+    figures = ProxyFigures()
+    proxies = ProxyRegistry(
+        make_context=client_context, run_in_thread=_run_in_thread, figures=figures
+    )
+    configuration = await _load(proxies)
     node_id = str(uuid.uuid4())
     backends = await make_backends(options, getattr(settings, "CHANNEL_LAYERS", {}), node_id)
     connection_verifier, subscription_verifier = _verifiers(options)
@@ -130,10 +150,12 @@ async def _build() -> tuple[Node, Backends]:
         version=VERSION,
         name=node_name(options),
         node_id=node_id,
-        reload=_load,
+        reload=functools.partial(_load, proxies),
+        proxy_figures=figures,
         notices=backends.notices,
     )
-    return node, backends
+    node.polls.find_backend = proxies.find_shared_poll
+    return node, backends, proxies
 
 
 def _verifiers(options: ProcessOptions) -> tuple[TokenVerifier, TokenVerifier]:
@@ -167,8 +189,24 @@ async def reload_options() -> None:
         logger.info("configuration successfully reloaded")
 
 
-async def _load() -> Configuration:
-    return await sync_to_async(load_configuration)(get_options())
+async def _load(proxies: ProxyRegistry) -> Configuration:
+    options = get_options()
+    configuration = await sync_to_async(load_configuration)(options)
+    section = options.channel.proxy
+    defaults = {event: getattr(section, event) for event in ASKED_EVENTS}
+    proxies.take(defaults, configuration.proxies)
+    return configuration
+
+
+@functools.cache
+def _handler_threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(HANDLER_THREADS, "tidewire-handler")
+
+
+async def _run_in_thread(handler: Handler, request: Any) -> Any:
+    """Run a handler with database connections that are fresh, and are given back afterwards."""
+    run = database_sync_to_async(handler, thread_sensitive=False, executor=_handler_threads())
+    return await run(request)
 
 
 async def _poll(node: Node) -> None:

@@ -15,7 +15,7 @@ import yaml
 
 from realtime.conf import schema
 from realtime.conf.durations import format_duration
-from realtime.conf.options import Options, ProcessOptions
+from realtime.conf.options import Options, ProcessOptions, ProxyOptions
 from realtime.conf.sources import DATABASE_KEYS
 from realtime.namespaces.options import ChannelOptions
 
@@ -33,7 +33,7 @@ def document(options: ProcessOptions) -> dict[str, Any]:
     Keys of the database (``sources.DATABASE_KEYS``) are there too, empty or with their defaults: a full file
     has them.
     """
-    content = _struct(options)
+    content = struct(options)
     content["channel"]["without_namespace"] = _channel_options(ChannelOptions())
     content["channel"]["namespaces"] = []
     content["rpc"]["without_namespace"] = {"proxy_enabled": False, "proxy_name": "default"}
@@ -47,7 +47,7 @@ def lay_over(content: dict[str, Any], base: Mapping[Any, Any], prefix: str = "")
     """
     Put a base file's rows, which are no process options, into a document, in place.
 
-    Channel and RPC namespaces get the defaults of what they leave out.
+    Channel and RPC namespaces and proxies get the defaults of what they leave out.
 
     Args:
         content: What ``document`` returned for the base file's options.
@@ -61,6 +61,8 @@ def lay_over(content: dict[str, Any], base: Mapping[Any, Any], prefix: str = "")
         if path in DATABASE_KEYS:
             if path.endswith(".namespaces") and isinstance(value, list):
                 content[name] = [_merged(content["without_namespace"], item) for item in value]
+            elif path == "proxies" and isinstance(value, list):
+                content[name] = [_merged(struct(ProxyOptions()), item) for item in value]
             elif value is not None:
                 content[name] = _merged(content[name], value)
         elif isinstance(value, Mapping) and isinstance(content.get(name), dict):
@@ -125,30 +127,32 @@ def _environment_text(kind: str, value: Any) -> str:
     if kind in ("strings", "addresses"):
         return " ".join(value)
     if kind == "objects":
-        return json.dumps([_struct(item) for item in value], ensure_ascii=False)
+        return json.dumps([struct(item) for item in value], ensure_ascii=False)
     if kind == "string_map":
         return json.dumps(dict(value), ensure_ascii=False)
     return str(value)
 
 
-def _struct(options: Options) -> dict[str, Any]:
+def struct(options: Options) -> dict[str, Any]:
+    """Write all options of a section as nested objects, in the forms of a configuration file."""
     content: dict[str, Any] = {}
     for leaf in schema.fields_of(type(options)):
         *parents, name = leaf.path.split(".")
         place = content
         for parent in parents:
             place = place.setdefault(parent, {})
-        place[name] = _plain(leaf.kind, schema.read(options, leaf.path))
+        place[name] = plain(leaf.kind, schema.read(options, leaf.path))
     return content
 
 
-def _plain(kind: str, value: Any) -> Any:
+def plain(kind: str, value: Any) -> Any:
+    """Write a value of an option of this kind as a file has it."""
     if kind in _DURATIONS:
         return format_duration(value)
     if kind in ("strings", "addresses"):
         return list(value)
     if kind == "objects":
-        return [_struct(item) for item in value]
+        return [struct(item) for item in value]
     if kind == "string_map":
         # As a list: an object's keys would become lower case when they are read.
         return [{"key": key, "value": text} for key, text in value.items()]
@@ -174,7 +178,7 @@ def _toml_table(path: str, table: Mapping[str, Any]) -> Iterator[str]:
     """Print plain values first: in TOML a sub-table's header ends the table above it."""
     for key, value in table.items():
         if not isinstance(value, Mapping):
-            yield f"{_toml_key(key)} = {_toml_value(value)}"
+            yield f"{_toml_key(key)} = {toml_value(value)}"
     for key, value in table.items():
         if isinstance(value, Mapping):
             inner = f"{path}.{_toml_key(key)}" if path else _toml_key(key)
@@ -183,14 +187,15 @@ def _toml_table(path: str, table: Mapping[str, Any]) -> Iterator[str]:
 
 def _toml_key(key: str) -> str:
     is_bare = key.isascii() and key.replace("_", "a").replace("-", "a").isalnum()
-    return key if is_bare else _toml_value(key)
+    return key if is_bare else toml_value(key)
 
 
-def _toml_value(value: Any) -> str:
+def toml_value(value: Any) -> str:
+    """Write one value as TOML; objects stand in one line."""
     if isinstance(value, Mapping):
-        pairs = ", ".join(f"{_toml_key(key)} = {_toml_value(each)}" for key, each in value.items())
+        pairs = ", ".join(f"{_toml_key(key)} = {toml_value(each)}" for key, each in value.items())
         return f"{{ {pairs} }}" if pairs else "{}"
     if isinstance(value, list):
-        return f"[{', '.join(_toml_value(each) for each in value)}]"
+        return f"[{', '.join(toml_value(each) for each in value)}]"
     # JSON's scalars are TOML's, but that TOML wants DEL escaped, too.
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

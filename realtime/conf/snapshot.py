@@ -11,15 +11,18 @@ All functions are synchronous: call them in a thread.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from realtime.conf.options import ProcessOptions
+from realtime.conf.options import ProcessOptions, ProxyOptions
+from realtime.conf.proxy_rows import named_options
+from realtime.conf.proxy_rules import known_proxies
 from realtime.models import (
     WITHOUT_NAMESPACE,
     ConfigurationRevision,
     Namespace,
+    Proxy,
     configuration_changed,
 )
 from realtime.models import ApiKey as ApiKeyRow
@@ -64,12 +67,14 @@ class Configuration:
     """
     One state of the configuration.
 
-    ``api_keys`` has the keys that are not revoked, by the SHA-256 digest (32 bytes) of the key.
+    ``api_keys`` has the keys that are not revoked, by the SHA-256 digest (32 bytes) of the key. ``proxies`` are the named
+    ones; those of handlers in Python are not among them.
     """
 
     revision: int
     table: NamespaceTable
     api_keys: Mapping[bytes, ApiKey]
+    proxies: Mapping[str, ProxyOptions] = field(default_factory=lambda: MappingProxyType({}))
 
 
 def read_revision() -> int:
@@ -98,16 +103,19 @@ def load_configuration(options: ProcessOptions) -> Configuration:
     # says, and the next comparison loads it once more. The other way round a change would be missed.
     revision = read_revision()
     namespaces = read_options()
+    proxies = named_options(Proxy.objects.all())
     problems = [
         problem
-        for problem in validate(make_candidate(options, namespaces))
+        for problem in validate(make_candidate(options, namespaces, proxies))
         if not problem.is_warning
     ]
     if problems:
         raise ConfigError("; ".join(describe(problem) for problem in problems))
     without_namespace = namespaces.pop(WITHOUT_NAMESPACE, ChannelOptions())
     table = NamespaceTable(without_namespace, namespaces, rules_of(options), revision)
-    return Configuration(revision, table, MappingProxyType(_read_api_keys()))
+    return Configuration(
+        revision, table, MappingProxyType(_read_api_keys()), MappingProxyType(proxies)
+    )
 
 
 def read_options() -> dict[str, ChannelOptions]:
@@ -127,6 +135,7 @@ def read_options() -> dict[str, ChannelOptions]:
 def make_candidate(
     options: ProcessOptions,
     namespaces: Mapping[str, ChannelOptions] | Iterable[tuple[str, ChannelOptions]],
+    proxies: Iterable[str],
 ) -> Candidate:
     """
     Make what ``realtime.namespaces.validation.validate`` looks at.
@@ -135,6 +144,7 @@ def make_candidate(
         options: Of the process.
         namespaces: By name, or pairs (a name may be there twice, which is a problem); ``""`` are the
             channels without a namespace.
+        proxies: Names of those that namespaces may name, beside ``default`` and those of handlers in Python.
 
     """
     pairs = list(namespaces.items() if isinstance(namespaces, Mapping) else namespaces)
@@ -144,6 +154,7 @@ def make_candidate(
         without_namespace=without[-1] if without else ChannelOptions(),
         namespaces=[pair for pair in pairs if pair[0] != WITHOUT_NAMESPACE],
         rules=rules_of(options),
+        proxies=known_proxies(options, proxies),
         personal_channel=PersonalChannel(
             enabled=personal.enabled,
             namespace=personal.personal_channel_namespace,

@@ -54,7 +54,12 @@ NOT_YET: Mapping[str, Missing] = MappingProxyType(
         "broker.postgres.": _LOGGED,
         "broker.redis.replica_client.": _LOGGED,
         "broker.redisnats.": _LOGGED,
-        "channel.proxy.": _LOGGED,
+        "channel.proxy.map_publish.": _LOGGED,
+        "channel.proxy.map_remove.": _LOGGED,
+        "channel.proxy.publish.": _LOGGED,
+        "channel.proxy.sub_refresh.": _LOGGED,
+        "channel.proxy.subscribe.": _LOGGED,
+        "channel.proxy.subscribe_stream.": _LOGGED,
         "client.concurrency": _LOGGED,
         "client.proxy.": _LOGGED,
         "client.proxy.connect.enabled": Missing(

@@ -1,23 +1,28 @@
 """
-Namespaces between configuration files and rows, and what is different between two states of a row.
+Namespaces and proxies between configuration files and rows, and what is different between two states of a row.
 
 A file holds options as Centrifugo names and writes them (durations as text, ``map`` and ``shared_poll`` as objects), a row
 holds columns. Between the two stands one form, *settings*: a dict from option path (``presence``, ``map.key_ttl``) to the
 value as a file has it, with the options that are not default. Equal settings mean equal rows.
+Those of proxies are the business of ``proxy_rows``.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
 from django.db import models, transaction
 
+from realtime.conf import proxy_rows
 from realtime.conf.durations import format_duration, parse_duration
 from realtime.conf.options import ProcessOptions
+from realtime.conf.proxy_rows import MASK, Hidden
+from realtime.conf.proxy_rules import find_problems, name_problem
+from realtime.conf.rendering import toml_value
 from realtime.conf.snapshot import describe, make_candidate
 from realtime.models import (
     MAX_NUMBER,
@@ -26,6 +31,7 @@ from realtime.models import (
     ApiKey,
     ConfigurationChange,
     Namespace,
+    Proxy,
     SecondsField,
     nested,
 )
@@ -40,6 +46,7 @@ Settings = dict[str, Any]
 Change = tuple[str, Any, Any]
 """(option path, value before, value after), values as in a file."""
 
+_OTHER_VALUES = "(changed)"
 _GROUPS = {path[:at] for path in OPTION_COLUMNS for at, letter in enumerate(path) if letter == "."}
 
 
@@ -133,19 +140,29 @@ def _field(path: str) -> models.Field[Any, Any]:
 
 
 def compare(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Change]:
-    """Return what differs; an option that is missing on one side is ``None`` there."""
+    """Return what differs, without what is ``Hidden``; an option that is missing on one side is ``None`` there."""
     paths = [*before, *(path for path in after if path not in before)]
     return [
-        (path, before.get(path), after.get(path))
+        (path, *_told(before.get(path), after.get(path)))
         for path in paths
         if before.get(path) != after.get(path)
     ]
 
 
+def _told(before: Any, after: Any) -> tuple[Any, Any]:
+    """Return what may be shown of two values that differ."""
+    old, new = (each.shown if isinstance(each, Hidden) else each for each in (before, after))
+    if old != new:
+        return old, new
+    return old, [*new, _OTHER_VALUES] if isinstance(new, list) else f"{MASK} {_OTHER_VALUES}"
+
+
 def state_of(row: models.Model) -> dict[str, Any]:
-    """Return what the record of changes compares; of an API key nothing that is secret."""
+    """Return what the record of changes compares; of an API key nothing that is secret, of a proxy that is hidden."""
     if isinstance(row, Namespace):
         return {"name": row.name, **all_settings_of(row)}
+    if isinstance(row, Proxy):
+        return {"name": row.name, **proxy_rows.told_settings_of(row)}
     if isinstance(row, ApiKey):
         revoked_at = row.revoked_at.isoformat(timespec="seconds") if row.revoked_at else None
         return {
@@ -187,7 +204,7 @@ def record_change(
     Remember who changed what; call it in the transaction of the change.
 
     Args:
-        row: A namespace or API key; before it is deleted, since it has no id afterwards.
+        row: A namespace, proxy or API key; before it is deleted, since it has no id afterwards.
         action: What happened to it.
         changes: From ``compare``.
         actor: A user's name, or the system account.
@@ -215,25 +232,27 @@ def record_change(
 
 
 @dataclass(slots=True)
-class ChannelSection:
+class RowSection:
     """
-    What a configuration file says about namespaces.
+    What a configuration file says about rows.
 
     Attributes:
         without_namespace: ``None`` where the file doesn't have the key.
         namespaces: Settings by name, in the file's order; ``None`` where the file doesn't have the key.
+        proxies: The same of proxies.
         unknown_keys: Paths that are no options here.
 
     """
 
     without_namespace: Settings | None = None
     namespaces: dict[str, Settings] | None = None
+    proxies: dict[str, Settings] | None = None
     unknown_keys: list[str] = field(default_factory=list)
 
 
-def read_section(document: Any) -> ChannelSection:
+def read_section(document: Any) -> RowSection:
     """
-    Read ``channel.without_namespace`` and ``channel.namespaces`` of a parsed configuration file.
+    Read ``channel.without_namespace``, ``channel.namespaces`` and ``proxies`` of a parsed configuration file.
 
     Raises:
         ConfigError: Something has the wrong form; the text has the path of each.
@@ -251,38 +270,57 @@ class _Reader:
 
     def __init__(self) -> None:
         self.problems: list[str] = []
-        self.section = ChannelSection()
+        self.section = RowSection()
 
-    def read(self, document: Any) -> ChannelSection:
-        channel = self._object(document, "the file")
-        channel = self._object(channel.get("channel") or {}, "channel")
+    def read(self, document: Any) -> RowSection:
+        document = self._object(document, "the file")
+        channel = self._object(document.get("channel") or {}, "channel")
         if channel.get("without_namespace") is not None:
             path = "channel.without_namespace"
             options = self._object(channel["without_namespace"], path)
             self.section.without_namespace = self._settings(options, path)
         if channel.get("namespaces") is not None:
-            self.section.namespaces = self._namespaces(channel["namespaces"])
+            self.section.namespaces = self._named(
+                "channel.namespaces", "namespace", channel["namespaces"], self._settings
+            )
+        if document.get("proxies") is not None:
+            self.section.proxies = self._named(
+                "proxies", "proxy", document["proxies"], self._proxy_settings
+            )
         return self.section
 
-    def _namespaces(self, items: Any) -> dict[str, Settings]:
+    def _named(
+        self,
+        path: str,
+        kind: str,
+        items: Any,
+        read: Callable[[Mapping[str, Any], str], Settings],
+    ) -> dict[str, Settings]:
         found: dict[str, Settings] = {}
         if not isinstance(items, list):
-            self.problems.append(
-                f"channel.namespaces: expected a list of objects, got {_name_of(items)}"
-            )
+            self.problems.append(f"{path}: expected a list of objects, got {_name_of(items)}")
             return found
         for position, item in enumerate(items):
-            path = f"channel.namespaces[{position}]"
-            options = dict(self._object(item, path))
+            place = f"{path}[{position}]"
+            options = dict(self._object(item, place))
             name = options.pop("name", None)
             if not isinstance(name, str) or not name:
-                self.problems.append(f"{path}.name: expected a name, got {_name_of(name)}")
+                self.problems.append(f"{place}.name: expected a name, got {_name_of(name)}")
                 continue
-            path = f"channel.namespaces[{name}]"
+            place = f"{path}[{name}]"
             if name in found:
-                self.problems.append(f"{path}.name: there is another namespace of this name")
-            found[name] = self._settings(options, path)
+                self.problems.append(f"{place}.name: there is another {kind} of this name")
+            found[name] = read(options, place)
         return found
+
+    def _proxy_settings(self, options: Mapping[str, Any], path: str) -> Settings:
+        try:
+            settings, unknown = proxy_rows.read_settings(options, path)
+        except ValueError as error:
+            self.problems.append(str(error))
+            return {}
+        self.section.unknown_keys += unknown
+        return settings
 
     def _settings(self, options: Mapping[str, Any], path: str) -> Settings:
         settings: Settings = {}
@@ -319,8 +357,9 @@ class _Reader:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One row that an import adds, changes or deletes."""
+    """One row that an import adds, changes or deletes; ``kind`` is ``namespace`` or ``proxy``."""
 
+    kind: str
     action: ConfigurationChange.Action
     name: str
     changes: list[Change]
@@ -332,7 +371,7 @@ class Plan:
     What an import does, or did.
 
     Attributes:
-        steps: In order of the names.
+        steps: Proxies, then namespaces, each in order of the names; proxies that go are last.
         unchanged: How many rows of the file are in the database as they stand in the file.
         warnings: Of the configuration that results.
 
@@ -343,8 +382,93 @@ class Plan:
     warnings: list[Problem]
 
 
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """
+    How rows of one kind are read and written.
+
+    Attributes:
+        make: Makes a row of a name.
+        tell: Makes settings fit for a report, without secrets.
+
+    """
+
+    name: str
+    make: Callable[[str], Any]
+    settings_of: Callable[[Any], Settings]
+    default_of: Callable[[str], Any]
+    apply_settings: Callable[[Any, Settings], None]
+    tell: Callable[[Settings], Settings]
+
+
+_NAMESPACES = _Kind(
+    "namespace", lambda name: Namespace(name=name), settings_of, default_of, apply_settings, dict
+)
+_PROXIES = _Kind(
+    "proxy",
+    lambda name: Proxy(name=name),
+    proxy_rows.settings_of,
+    proxy_rows.default_of,
+    proxy_rows.apply_settings,
+    proxy_rows.hide,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """
+    The rows of one kind in an import.
+
+    Attributes:
+        rows: What is in the database, by name.
+        wanted: What the file has, by name.
+        surplus: Names of the rows to delete.
+
+    """
+
+    kind: _Kind
+    rows: Mapping[str, Any]
+    wanted: Mapping[str, Settings]
+    surplus: Set[str]
+
+    def plan(self, names: Set[str]) -> Iterator[Step]:
+        """Yield what is to be done about some of the names."""
+        for name in sorted(names):
+            step = self._step(name)
+            if step is not None:
+                yield step
+
+    def _step(self, name: str) -> Step | None:
+        kind, row, wanted = self.kind, self.rows.get(name), self.wanted.get(name)
+        before = kind.settings_of(row) if row is not None else {}
+        changes = [
+            (path, self._or_default(path, old), self._or_default(path, new))
+            for path, old, new in compare(kind.tell(before), kind.tell(wanted or {}))
+        ]
+        action = ConfigurationChange.Action
+        if wanted is None:
+            return Step(kind.name, action.DELETED, name, changes)
+        if row is None:
+            return Step(kind.name, action.ADDED, name, changes)
+        return Step(kind.name, action.CHANGED, name, changes) if changes else None
+
+    def _or_default(self, path: str, value: Any) -> Any:
+        return self.kind.default_of(path) if value is None else value
+
+    def execute(self, step: Step, actor: str, source: str) -> None:
+        """Do one step."""
+        row = self.rows.get(step.name) or self.kind.make(step.name)
+        wanted = self.wanted.get(step.name)
+        if wanted is not None:
+            self.kind.apply_settings(row, wanted)
+            row.save()
+        record_change(row, step.action, step.changes, actor=actor, source=source)
+        if wanted is None:
+            row.delete()
+
+
 def import_section(
-    section: ChannelSection,
+    section: RowSection,
     options: ProcessOptions,
     *,
     actor: str,
@@ -353,49 +477,68 @@ def import_section(
     dry_run: bool = False,
 ) -> Plan:
     """
-    Bring a file's namespaces into the database, all or none.
+    Bring a file's namespaces and proxies into the database, all or none.
 
-    A namespace of the file replaces the row of its name as a whole: options that the file leaves out are default
-    afterwards. Rows that the file doesn't have stay, unless ``prune``.
+    A row of the file replaces the one of its name as a whole: options that the file leaves out are default
+    afterwards. Rows that the file doesn't have stay, unless ``prune``; which deletes none of a kind that the file does not
+    speak of.
 
     Raises:
         ConfigError: The configuration that would result is not valid; nothing is changed.
 
     """
     with transaction.atomic():
-        rows = {row.name: row for row in Namespace.objects.select_for_update()}
-        wanted = dict(section.namespaces or {})
-        if section.without_namespace is not None:
-            wanted[WITHOUT_NAMESPACE] = section.without_namespace
-        surplus = set(rows) - set(wanted) - {WITHOUT_NAMESPACE} if prune else set()
-        warnings = _validate(rows, wanted, surplus, options)
-        steps = []
-        for name in sorted({*wanted, *surplus}):
-            row = rows.get(name)
-            step = _plan(name, row, wanted.get(name))
-            if step is None:
-                continue
-            steps.append(step)
-            if not dry_run:
-                _execute(step, row, wanted.get(name), actor, source)
-    return Plan(steps, len(wanted) + len(surplus) - len(steps), warnings)
+        namespaces, proxies = _parts(section, prune=prune)
+        warnings = _validate(namespaces, proxies, options)
+        # A namespace may name a proxy that the file brings, and no longer one that goes.
+        planned = [
+            *((proxies, step) for step in proxies.plan(set(proxies.wanted))),
+            *(
+                (namespaces, step)
+                for step in namespaces.plan({*namespaces.wanted, *namespaces.surplus})
+            ),
+            *((proxies, step) for step in proxies.plan(proxies.surplus)),
+        ]
+        if not dry_run:
+            for part, step in planned:
+                part.execute(step, actor, source)
+    looked_at = sum(len(part.wanted) + len(part.surplus) for part in (namespaces, proxies))
+    return Plan([step for _, step in planned], looked_at - len(planned), warnings)
 
 
-def _validate(
-    rows: Mapping[str, Namespace],
-    wanted: Mapping[str, Settings],
-    surplus: set[str],
-    options: ProcessOptions,
-) -> list[Problem]:
+def _parts(section: RowSection, *, prune: bool) -> tuple[_Part, _Part]:
+    rows = {row.name: row for row in Namespace.objects.select_for_update()}
+    wanted = dict(section.namespaces or {})
+    surplus = set(rows) - set(wanted) - {WITHOUT_NAMESPACE}
+    if section.without_namespace is not None:
+        wanted[WITHOUT_NAMESPACE] = section.without_namespace
+    is_pruned = prune and section.namespaces is not None
+    namespaces = _Part(_NAMESPACES, rows, wanted, surplus if is_pruned else set())
+
+    proxy_rows_by_name = {row.name: row for row in Proxy.objects.select_for_update()}
+    wanted_proxies = dict(section.proxies or {})
+    surplus = set(proxy_rows_by_name) - set(wanted_proxies)
+    is_pruned = prune and section.proxies is not None
+    proxies = _Part(_PROXIES, proxy_rows_by_name, wanted_proxies, surplus if is_pruned else set())
+    return namespaces, proxies
+
+
+def _validate(namespaces: _Part, proxies: _Part, options: ProcessOptions) -> list[Problem]:
     """Judge the configuration that results; return its warnings."""
-    result = {name: row.to_options() for name, row in rows.items() if name not in surplus}
-    for name, settings in wanted.items():
+    result = {
+        name: row.to_options()
+        for name, row in namespaces.rows.items()
+        if name not in namespaces.surplus
+    }
+    for name, settings in namespaces.wanted.items():
         result[name] = options_of(settings)
-    problems = validate(make_candidate(options, result))
-    errors = [problem for problem in problems if not problem.is_warning]
+    names = {*proxies.rows, *proxies.wanted} - proxies.surplus
+    problems = validate(make_candidate(options, result, names))
+    errors = [*proxy_problems(proxies.wanted)]
+    errors += [describe(problem) for problem in problems if not problem.is_warning]
     if errors:
-        raise ConfigError("\n".join(describe(problem) for problem in errors))
-    return [problem for problem in problems if problem.namespace in wanted]
+        raise ConfigError("\n".join(errors))
+    return [problem for problem in problems if problem.namespace in namespaces.wanted]
 
 
 def options_of(settings: Settings) -> ChannelOptions:
@@ -405,51 +548,36 @@ def options_of(settings: Settings) -> ChannelOptions:
     return row.to_options()
 
 
-def _plan(name: str, row: Namespace | None, wanted: Settings | None) -> Step | None:
-    before = settings_of(row) if row is not None else {}
-    after = wanted or {}
-    changes = [
-        (path, _or_default(path, old), _or_default(path, new))
-        for path, old, new in compare(before, after)
-    ]
-    if wanted is None:
-        return Step(ConfigurationChange.Action.DELETED, name, changes)
-    if row is None:
-        return Step(ConfigurationChange.Action.ADDED, name, changes)
-    return Step(ConfigurationChange.Action.CHANGED, name, changes) if changes else None
-
-
-def _or_default(path: str, value: Any) -> Any:
-    return default_of(path) if value is None else value
-
-
-def _execute(
-    step: Step, row: Namespace | None, wanted: Settings | None, actor: str, source: str
-) -> None:
-    row = row or Namespace(name=step.name)
-    if wanted is not None:
-        apply_settings(row, wanted)
-        row.save()
-    record_change(row, step.action, step.changes, actor=actor, source=source)
-    if wanted is None:
-        row.delete()
+def proxy_problems(proxies: Mapping[str, Settings]) -> Iterator[str]:
+    """List what is wrong with a file's proxies, by the path in the file."""
+    for name, settings in proxies.items():
+        row = Proxy(name=name)
+        proxy_rows.apply_settings(row, settings)
+        if text := name_problem(name):
+            yield f"proxies[{name}].name: {text}"
+        for path, text in find_problems(proxy_rows.options_of_row(row, proxy_rows.KEPT)):
+            yield f"proxies[{name}].{path}: {text}"
 
 
 # --- exporting ----------------------------------------------------------------------------------
 
 
 def export_document() -> dict[str, Any]:
-    """Return all namespaces in the form of a Centrifugo configuration file, with what is not default."""
+    """Return namespaces and proxies in the form of a Centrifugo configuration file, with what is not default."""
     rows = {row.name: row for row in Namespace.objects.all()}
     without = rows.pop(WITHOUT_NAMESPACE, None)
-    # Both keys are there even if empty: importing the file then resets what is default here.
+    # The keys are there even if empty: importing the file then resets what is default here.
     return {
         "channel": {
             "without_namespace": nested(settings_of(without)) if without else {},
             "namespaces": [
                 {"name": name, **nested(settings_of(row))} for name, row in sorted(rows.items())
             ],
-        }
+        },
+        "proxies": [
+            {"name": row.name, **nested(proxy_rows.settings_of(row))}
+            for row in Proxy.objects.all()
+        ],
     }
 
 
@@ -458,7 +586,7 @@ def print_document(document: dict[str, Any], form: str) -> str:
     Print what ``export_document`` returned.
 
     Args:
-        document: With the key ``channel``.
+        document: With the keys ``channel`` and ``proxies``.
         form: ``json``, ``yaml`` or ``toml``.
 
     """
@@ -466,18 +594,22 @@ def print_document(document: dict[str, Any], form: str) -> str:
         text: str = yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
         return text
     if form == "toml":
-        return _print_toml(document["channel"])
+        return _print_toml(document["channel"], document["proxies"])
     return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
 
 
-def _print_toml(channel: dict[str, Any]) -> str:
-    lines = ["[channel]"]
+def _print_toml(channel: dict[str, Any], proxies: list[dict[str, Any]]) -> str:
+    # In TOML a plain key can't follow a table: those of the top come first.
+    lines = [] if proxies else ["proxies = []", ""]
+    lines += ["[channel]"]
     if not channel["namespaces"]:
         lines.append("namespaces = []")
     lines += ["", "[channel.without_namespace]"]
     lines += _toml_table("channel.without_namespace", channel["without_namespace"])
     for namespace in channel["namespaces"]:
         lines += ["", "[[channel.namespaces]]", *_toml_table("channel.namespaces", namespace)]
+    for proxy in proxies:
+        lines += ["", "[[proxies]]", *_toml_table("proxies", proxy)]
     return "\n".join(lines) + "\n"
 
 
@@ -485,12 +617,7 @@ def _toml_table(path: str, options: Mapping[str, Any]) -> Iterator[str]:
     """Print the plain values first: in TOML a sub-table's header ends the table above it."""
     for key, value in options.items():
         if not isinstance(value, dict):
-            yield f"{key} = {_toml_value(value)}"
+            yield f"{key} = {toml_value(value)}"
     for key, value in options.items():
         if isinstance(value, dict):
             yield from ("", f"[{path}.{key}]", *_toml_table(f"{path}.{key}", value))
-
-
-def _toml_value(value: Any) -> str:
-    # JSON's scalars and lists are TOML's, but that TOML wants DEL escaped, too.
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -26,7 +26,7 @@ from realtime.conf.options import Options
 TRUE_WORDS = frozenset({"1", "t", "T", "TRUE", "true", "True"})
 FALSE_WORDS = frozenset({"0", "f", "F", "FALSE", "false", "False"})
 
-_VARIABLE = re.compile(r"\$\{((?:TIDEWIRE|CENTRIFUGO)_VAR_[^}]+)\}")
+VARIABLE = re.compile(r"\$\{((?:TIDEWIRE|CENTRIFUGO)_VAR_[^}]+)\}")
 _PEM_MARK = "-----BEGIN "
 
 
@@ -98,7 +98,7 @@ class Reader:
                 raise ValueError(f"the environment variable {match[1]} is not set")
             return self.environ[match[1]]
 
-        return _VARIABLE.sub(replace, text)
+        return VARIABLE.sub(replace, text)
 
     def _objects(self, leaf: schema.Leaf, raw: object) -> tuple[Options, ...]:
         value = _from_json(raw) if self.is_text and isinstance(raw, str) else raw

@@ -10,7 +10,7 @@ import realtime.models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("realtime", "0001_initial"),
+        ("realtime", "0003_proxies"),
     ]
 
     operations = [

@@ -70,11 +70,17 @@ class Proxies:
 
     ``names`` are those of the list of proxies, ``default`` is not one of them; ``defaults`` are the kinds (``subscribe``,
     ``publish``, ``sub_refresh``, ``subscribe_stream``, ``map_publish``, ``map_remove``, ``shared_poll_refresh``) whose
-    ``default`` proxy has an endpoint and a timeout.
+    ``default`` proxy has an endpoint and a timeout. ``asked`` are the kinds that the server asks; ``None`` means all. A
+    namespace that relies on another one gets a warning, and needs no ``default`` proxy.
     """
 
     names: Collection[str] = ()
     defaults: Collection[str] = ()
+    asked: Collection[str] | None = None
+
+    def asks(self, kind: str) -> bool:
+        """Say whether the server asks about this kind of event."""
+        return self.asked is None or kind in self.asked
 
 
 @dataclass(frozen=True, slots=True)
@@ -333,7 +339,7 @@ class _NamespaceChecks:
         if name != DEFAULT_PROXY:
             if name not in proxies.names:
                 yield name_field, f"there is no proxy {name!r}"
-        elif is_enabled and kind not in proxies.defaults:
+        elif is_enabled and kind not in proxies.defaults and proxies.asks(kind):
             yield use_field, f"channel.proxy.{kind} needs an endpoint and a timeout"
 
     def _map(self) -> _Found:
@@ -480,16 +486,16 @@ class _NamespaceChecks:
                     yield where, f"{operation} is off: calls are answered with 108"
 
     def _not_supported(self) -> _Found:
-        if self.candidate.proxies is None:
-            for kind, prefix, is_enabled, _ in self._proxy_uses():
-                if is_enabled:
-                    effect = (
-                        "has no effect" if kind == "sub_refresh" else "refuses what it would decide"
-                    )
-                    yield (
-                        f"{prefix}_enabled",
-                        f"proxies come with a later version, until then this {effect}",
-                    )
+        proxies = self.candidate.proxies
+        for kind, prefix, is_enabled, _ in self._proxy_uses():
+            if is_enabled and (proxies is None or not proxies.asks(kind)):
+                effect = (
+                    "has no effect" if kind == "sub_refresh" else "refuses what it would decide"
+                )
+                yield (
+                    f"{prefix}_enabled",
+                    f"this proxy comes with a later version, until then it {effect}",
+                )
         if self.options.is_map:
             message = "comes with a later version, until then subscribes are refused"
             yield "subscription_type", f"{self.options.subscription_type} {message}"

@@ -15,7 +15,8 @@ class Figures:
     Args:
         interval: Seconds.
         gauges: Read what is shown as it is.
-        counters: Read what only grows; shown is the growth since the snapshot before, 0 in the first one.
+        counters: Read what only grows; shown is the growth since the snapshot before, 0 in the first one. One that is
+            new began at 0.
         now: Seconds of the clock that ``renew`` is given.
 
     Attributes:
@@ -41,7 +42,7 @@ class Figures:
 
     def _take(self, now: float) -> None:
         counters = self._counters()
-        growth = {name: value - self._before[name] for name, value in counters.items()}
+        growth = {name: value - self._before.get(name, 0.0) for name, value in counters.items()}
         self.current = {**self._gauges(), **growth}
         self._before = counters
         self._taken_at = now

@@ -56,6 +56,7 @@ from realtime.protocol.messages import (
     Publication,
     StreamPosition,
 )
+from realtime.proxies.figures import ProxyFigures
 from realtime.session.subscription import Subscription
 
 
@@ -98,6 +99,7 @@ class Node:
         subscription_verifier: For subscription tokens.
         version: The product's version, which clients are told.
         reload: Loads the configuration anew; awaited on ``ReloadConfiguration``.
+        proxy_figures: Shown in ``info``; whoever asks the application counts in it.
         name: Shown in ``info``.
         node_id: Unique; what the engine knows this node by. Made up where it is empty.
         clock: Unix time in seconds.
@@ -119,6 +121,7 @@ class Node:
         subscription_verifier: TokenVerifier,
         version: str,
         reload: Callable[[], Awaitable[Configuration]] | None = None,
+        proxy_figures: ProxyFigures | None = None,
         name: str = "",
         node_id: str = "",
         clock: Callable[[], float] = time.time,
@@ -166,6 +169,7 @@ class Node:
         self.surveys = Surveys(
             self, {"channels": self._answer_channels, "emulation": self.emulation.answer}
         )
+        self._proxy_figures = proxy_figures or ProxyFigures()
         self._figures = Figures(
             options.node.info_metrics_aggregate_interval,
             self._gauges,
@@ -409,6 +413,7 @@ class Node:
                 f"centrifugo.client.connections_inflight.transport.{name}": float(count)
                 for name, count in Counter(each.transport_name for each in self.connections).items()
             },
+            **self._proxy_figures.gauges(),
         }
 
     def _counters(self) -> dict[str, float]:
@@ -424,6 +429,7 @@ class Node:
             ),
             "centrifugo.broadcast.delta_bytes_saved": float(hub.bytes_saved + polled.bytes_saved),
             "centrifugo.broadcast.tags_filter_dropped_publications": float(hub.filtered),
+            **self._proxy_figures.counters(),
         }
 
     # --- what the broker tells (BrokerEvents) ----------------------------------------------------

@@ -10,7 +10,7 @@ from django.core.management.base import CommandError, CommandParser
 from realtime.auth.tokens import TokenVerifier
 from realtime.conf.loader import Loaded, read_file
 from realtime.conf.snapshot import describe, make_candidate
-from realtime.conf.transfer import ChannelSection, options_of, read_section
+from realtime.conf.transfer import RowSection, options_of, proxy_problems, read_section
 from realtime.management.base import ConfigCommand, load_config
 from realtime.namespaces.validation import validate
 from realtime.protocol.errors import ConfigError
@@ -21,7 +21,7 @@ class Command(ConfigCommand):
 
     help = (
         "Check the configuration as a start would: settings.REALTIME, the file, the environment. "
-        "The file's channel namespaces are checked too. Says nothing and exits with 0 if all is well."
+        "The file's channel namespaces and proxies are checked too. Says nothing and exits with 0 if all is well."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -34,11 +34,12 @@ class Command(ConfigCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         """Check."""
         loaded = load_config(options["config"])
-        section = ChannelSection()
+        section = RowSection()
         try:
             _check_keys(loaded)
             if loaded.path:
                 section = read_section(read_file(Path(loaded.path)))
+                _check_proxies(section)
                 _check_namespaces(loaded, section)
         except ConfigError as error:
             raise CommandError(f"error validating config: {error}") from error
@@ -55,12 +56,18 @@ def _check_keys(loaded: Loaded) -> None:
         TokenVerifier(client.subscription_token)
 
 
-def _check_namespaces(loaded: Loaded, section: ChannelSection) -> None:
+def _check_proxies(section: RowSection) -> None:
+    wrong = list(proxy_problems(section.proxies or {}))
+    if wrong:
+        raise ConfigError("\n".join(wrong))
+
+
+def _check_namespaces(loaded: Loaded, section: RowSection) -> None:
     if section.namespaces is None and section.without_namespace is None:
         return  # what is in the database rules, and that was checked when it was saved
     settings = {**(section.namespaces or {}), "": section.without_namespace or {}}
     found = {name: options_of(each) for name, each in settings.items()}
-    problems = validate(make_candidate(loaded.options, found))
+    problems = validate(make_candidate(loaded.options, found, section.proxies or ()))
     wrong = [describe(problem) for problem in problems if not problem.is_warning]
     if wrong:
         raise ConfigError("\n".join(wrong))

@@ -1,7 +1,8 @@
-"""Write the namespaces in the database as a Centrifugo configuration file."""
+"""Write the namespaces and proxies in the database as a Centrifugo configuration file."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,18 @@ from realtime.conf.transfer import export_document, print_document
 _FORMS = {".json": "json", ".yaml": "yaml", ".yml": "yaml", ".toml": "toml"}
 
 
+def _for_owner(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
 class Command(BaseCommand):
     """``manage.py exportconfig [FILE]``."""
 
     help = (
-        "Export the namespaces as channel.namespaces and channel.without_namespace of a Centrifugo v6 "
-        "configuration file, with the options that are not default. importconfig reads it back; API keys "
-        "and process options are not in it."
+        "Export namespaces and proxies as channel.namespaces, channel.without_namespace and proxies of a "
+        "Centrifugo v6 configuration file, with the options that are not default. importconfig reads it back. "
+        "What proxies send as secrets is in it, so a new file is for its owner only; API keys and process "
+        "options are not."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -51,7 +57,8 @@ class Command(BaseCommand):
             raise CommandError(message)
         text = print_document(export_document(), form)
         try:
-            with target.open("w" if options["overwrite"] else "x", encoding="utf-8") as file:
+            mode = "w" if options["overwrite"] else "x"
+            with open(target, mode, encoding="utf-8", opener=_for_owner) as file:
                 file.write(text)
         except FileExistsError as error:
             message = f"{target} exists; --overwrite replaces it"

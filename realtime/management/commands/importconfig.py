@@ -1,4 +1,4 @@
-"""Bring the namespaces of a Centrifugo configuration file into the database."""
+"""Bring the namespaces and proxies of a Centrifugo configuration file into the database."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ class Command(BaseCommand):
     """``manage.py importconfig FILE``."""
 
     help = (
-        "Import channel.namespaces and channel.without_namespace of a Centrifugo v6 configuration "
-        "file (JSON, YAML or TOML). A namespace of the file replaces the one of its name as a whole; "
+        "Import channel.namespaces, channel.without_namespace and proxies of a Centrifugo v6 configuration "
+        "file (JSON, YAML or TOML). A namespace or proxy of the file replaces the one of its name as a whole; "
         "others stay. Running it again changes nothing. All or nothing: a configuration that would "
         "not be valid is refused."
     )
@@ -47,7 +47,9 @@ class Command(BaseCommand):
             "--dry-run", action="store_true", help="Show what would change, and change nothing."
         )
         parser.add_argument(
-            "--prune", action="store_true", help="Delete namespaces that the file does not have."
+            "--prune",
+            action="store_true",
+            help="Delete namespaces and proxies that the file does not have.",
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -57,9 +59,11 @@ class Command(BaseCommand):
             section = read_section(read_file(Path(options["file"])))
         except ConfigError as error:
             raise CommandError(str(error)) from error
-        if prune and section.namespaces is None:
+        if prune and section.namespaces is None and section.proxies is None:
             # Nobody means "delete all" by a file that is about something else.
-            raise CommandError("--prune needs channel.namespaces in the file, if only an empty one")
+            raise CommandError(
+                "--prune needs channel.namespaces or proxies in the file, if only an empty one"
+            )
         for key in section.unknown_keys:
             self.stderr.write(f"unknown option, left out: {key}")
         try:
@@ -87,7 +91,7 @@ class Command(BaseCommand):
         self.stdout.write(f"{summary}, {plan.unchanged} unchanged{closing}")
 
     def _show(self, step: Step) -> None:
-        name = f"namespace {step.name}" if step.name else "without_namespace"
+        name = f"{step.kind} {step.name}" if step.name else "without_namespace"
         self.stdout.write(f"{_SIGNS[step.action]} {name}")
         if step.action == ConfigurationChange.Action.DELETED:
             return
