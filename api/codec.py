@@ -14,10 +14,14 @@ from typing import Any, TypeVar
 
 import msgspec
 from msgspec import Raw
+from msgspec.structs import replace
 
 from realtime.protocol.api_messages import (
     BatchResponse,
     HistoryResult,
+    MapEntry,
+    MapReadStateResult,
+    MapReadStreamResult,
     PresenceResult,
     Publication,
     Reply,
@@ -137,13 +141,21 @@ def _compact_rpc(result: RPCResult) -> RPCResult:
     return RPCResult(_compact(result.data))
 
 
+def _compact_entries(entries: list[MapEntry]) -> list[MapEntry]:
+    return [replace(entry, data=_compact(entry.data), tags=entry.tags or None) for entry in entries]
+
+
+def _compact_map_page(
+    result: MapReadStateResult | MapReadStreamResult,
+) -> MapReadStateResult | MapReadStreamResult:
+    return replace(result, entries=_compact_entries(result.entries))
+
+
 def _compact_reply(reply: Reply) -> Reply:
-    if reply.history is not None:
-        return Reply(history=_compact_history(reply.history))
-    if reply.presence is not None:
-        return Reply(presence=_compact_presence(reply.presence))
-    if reply.rpc is not None:
-        return Reply(rpc=_compact_rpc(reply.rpc))
+    for name in _IN_REPLIES:
+        result = getattr(reply, name)
+        if result is not None:
+            return replace(reply, **{name: _COMPACTED[type(result)](result)})
     return reply
 
 
@@ -156,5 +168,8 @@ _COMPACTED: dict[type[Any], Callable[[Any], msgspec.Struct]] = {
     HistoryResult: _compact_history,
     PresenceResult: _compact_presence,
     RPCResult: _compact_rpc,
+    MapReadStateResult: _compact_map_page,
+    MapReadStreamResult: _compact_map_page,
     BatchResponse: _compact_batch,
 }
+_IN_REPLIES = ("history", "presence", "rpc", "map_read_state", "map_read_stream")

@@ -2,11 +2,12 @@
 Which broker, presence manager, map broker and control bus the options ask for.
 
 ``engine.type`` names all three at once; ``broker`` and ``presence_manager``, where they are enabled, each replace their
-part. Control messages go the broker's way. The channel layer of the Redis broker becomes ``CHANNEL_LAYERS["realtime"]``.
+part. Maps are where ``map_broker`` says, whatever the engine is. Control messages go the broker's way. The channel layer of the Redis broker becomes ``CHANNEL_LAYERS["realtime"]``.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
@@ -22,12 +23,14 @@ from realtime.engines.memory_maps import MemoryMaps
 from realtime.engines.redis.addresses import deployments
 from realtime.engines.redis.channel_layer import CAPACITY, RealtimeLoopLayer
 from realtime.engines.redis.detection import settled
-from realtime.engines.redis.engine import RedisEngine, make_layer
+from realtime.engines.redis.engine import RedisEngine, make_layer, make_maps
+from realtime.engines.redis.maps import RedisMaps
 from realtime.engines.redis.notices import RedisNotices
 from realtime.engines.redis.presence import RedisPresence
 from realtime.protocol.errors import ConfigError, EngineError
 
 
+_MAPS_SECTION = "map_broker.redis"
 LAYER = "realtime"
 _NOTICES = "shared_poll.notification.redis"
 LAYER_BACKEND = "realtime.engines.redis.channel_layer.RealtimeChannelLayer"
@@ -58,11 +61,10 @@ class Backends:
 
     async def check_support(self) -> None:
         """Raise ``ConfigError`` where a server lacks what the options ask for; one that is away can't be asked."""
-        if isinstance(self.presence, RedisPresence):
-            try:
-                await self.presence.check_support()
-            except EngineError:
-                return
+        for part in (self.presence, self.maps):
+            if isinstance(part, RedisPresence | RedisMaps):
+                with contextlib.suppress(EngineError):
+                    await part.check_support()
 
     async def close(self) -> None:
         """Let go of what the broker does not; may be called twice."""
@@ -84,6 +86,11 @@ def presence_type(options: ProcessOptions) -> str:
     """Return where presence is."""
     manager = options.presence_manager
     return manager.type if manager.enabled else options.engine.type
+
+
+def maps_type(options: ProcessOptions) -> str:
+    """Return where maps are."""
+    return options.map_broker.type
 
 
 def check_options(options: ProcessOptions, channel_layer_settings: Mapping[str, Any]) -> None:
@@ -108,6 +115,8 @@ def _redis_sections(options: ProcessOptions) -> list[tuple[str, RedisOptions]]:
         sections.append(_broker_section(options))
     if presence_type(options) == "redis":
         sections.append(_presence_section(options))
+    if maps_type(options) == "redis":
+        sections.append((_MAPS_SECTION, options.map_broker.redis))
     return sections
 
 
@@ -180,8 +189,16 @@ async def make_backends(
             engine = await _engine(path, section, node_id, CAPACITY)
             layers = (engine.layer,)
         presence = engine.presence(section)
+    maps = await _redis_maps(options) if maps_type(options) == "redis" else MemoryMaps()
     notices = await _notices(options) if node_id else None
-    return Backends(broker, presence, control_bus, MemoryMaps(), notices, layers)
+    return Backends(broker, presence, control_bus, maps, notices, layers)
+
+
+async def _redis_maps(options: ProcessOptions) -> RedisMaps:
+    """Make the map broker, on connections of its own: its layer is started and closed by it."""
+    section = options.map_broker.redis
+    places = await settled(deployments(section, parse_duration=parse_duration, path=_MAPS_SECTION))
+    return make_maps(make_layer(places, prefix=section.prefix), section)
 
 
 async def _notices(options: ProcessOptions) -> RedisNotices | None:

@@ -87,7 +87,10 @@ async def acall(method: str, request: msgspec.Struct) -> dict[str, Any]:
 
 def _is_posted(method: str) -> bool:
     """Whether a process that serves nobody leaves a method to a server."""
-    return method in _SURVEYS or not backends.uses_redis(get_options())
+    options = get_options()
+    if method.startswith("map_"):
+        return backends.maps_type(options) != "redis"
+    return method in _SURVEYS or not backends.uses_redis(options)
 
 
 def _call_outside(method: str, request: msgspec.Struct) -> dict[str, Any]:

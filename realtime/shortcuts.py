@@ -5,7 +5,7 @@ Where the call runs decides how it goes. In a serving process it runs on the nod
 coroutine, ``publish(...)`` from a thread, such as a synchronous view's. In any other process (a shell, a task queue, a
 command) the Redis engine's scripts are run from there. On the memory engine, which such a process has none of, it is
 posted to ``REALTIME["API_URL"]`` with ``REALTIME["API_KEY"]`` (by default ``http_api.key``), and so are ``info`` and
-``channels``, which only a server can answer.
+``channels``, which only a server can answer. For the functions of maps it is ``map_broker.type`` that decides.
 
 Data is any JSON-serialisable value; ``bytes`` are JSON text already. Every function raises ``ApiError`` (with ``code`` and
 ``message``) when the server refuses, and ``EngineError`` when it cannot be asked.

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from msgspec import structs
 
-from realtime.client import connecting, requests, subscribing
+from realtime.client import connecting, map_presence, maps, requests, subscribing
+from realtime.namespaces.options import MAP_TYPES
 from realtime.node.eager import run_eagerly
 from realtime.protocol import errors
 from realtime.protocol.errors import ClientError, Disconnect, EngineError, InternalError
@@ -35,7 +36,7 @@ from realtime.protocol.messages import (
 )
 from realtime.session.permissions import SubscriptionSource, grant_options
 from realtime.session.session import PONG, Session, SessionState
-from realtime.session.subscription import Subscription, SubscriptionState
+from realtime.session.subscription import MapSubscription, Subscription, SubscriptionState
 
 
 if TYPE_CHECKING:
@@ -73,10 +74,19 @@ class Transport(Protocol):
 
 Handler = Callable[["Client", Any], Coroutine[Any, Any, Reply | None]]
 
+
+def _subscribe(client: Client, command: Command) -> Coroutine[Any, Any, Reply | None]:
+    """Choose by the type that is asked for."""
+    assert command.subscribe is not None
+    if command.subscribe.type in MAP_TYPES:
+        return maps.subscribe(client, command)
+    return subscribing.subscribe(client, command)
+
+
 _HANDLERS: dict[str, Handler] = {
     "connect": connecting.connect,
     "refresh": connecting.refresh,
-    "subscribe": subscribing.subscribe,
+    "subscribe": _subscribe,
     "unsubscribe": subscribing.unsubscribe,
     "sub_refresh": subscribing.sub_refresh,
     "publish": requests.publish,
@@ -341,9 +351,11 @@ class Client:
         if self._timer is None:
             self.schedule_expiry()
         grace = self.node.options.client.expired_sub_close_delay
-        refreshed = []
+        refreshed, in_maps = [], []
         for subscription in tuple(self.session.subscriptions.values()):
             if not subscription.is_established:
+                if isinstance(subscription, MapSubscription) and self._task is None:
+                    maps.hold_no_longer(subscription, now)
                 continue
             if subscription.tracking is not None:
                 self.node.polls.expire(subscription, now)
@@ -352,10 +364,15 @@ class Client:
                     self.disconnect(*errors.SUBSCRIPTION_EXPIRED)
                     return
                 self.unsubscribe(subscription, *errors.UNSUBSCRIBED_EXPIRED)
-            elif subscription.options.presence:
+                continue
+            if subscription.options.presence:
                 refreshed.append(subscription)
+            if subscription.options.map_presence is not None:
+                in_maps.append(subscription)
         if refreshed:
             self.node.spawn(self._refresh_presence(refreshed))
+        if in_maps:
+            self.node.spawn(map_presence.keep(in_maps))
 
     async def _refresh_presence(self, subscriptions: list[Subscription]) -> None:
         for subscription in subscriptions:
@@ -472,6 +489,8 @@ class Client:
         if not had_presence:
             return
         options = subscription.options
+        if options.map_presence is not None and was_established:
+            self.node.spawn(map_presence.forget(subscription, info))
         if options.presence or (options.emit_join_leave and was_established):
             self.node.spawn(self.node.announce_leave(subscription, info, was_established))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from realtime.engines.base import HistoryFilter, plain_options
+from realtime.engines.maps import PLAIN_CHANGE, MapChange
 from realtime.protocol import errors
 from realtime.protocol.errors import (
     BadRequestError,
@@ -13,25 +14,31 @@ from realtime.protocol.errors import (
     NotAvailableError,
 )
 from realtime.protocol.messages import (
+    EMPTY,
     Command,
     HistoryResult,
     PresenceResult,
     PresenceStatsResult,
     Publication,
+    PublishRequest,
     PublishResult,
     Reply,
 )
 from realtime.session.permissions import (
     authorize_history,
+    authorize_map_write,
     authorize_presence,
     authorize_publish,
     check_channel,
+    map_key,
 )
 
 
 if TYPE_CHECKING:
     from realtime.client.client import Client
     from realtime.namespaces.table import Channel
+
+MAP_PUBLISH = 1  # PublishRequest.type
 
 
 async def publish(client: Client, command: Command) -> Reply:
@@ -41,7 +48,7 @@ async def publish(client: Client, command: Command) -> Reply:
     session, node = client.session, client.node
     channel = check_channel(node.table, request.channel)
     if request.type:
-        raise NotAvailableError
+        return await _write_map(client, command.id, channel, request)
     authorize_publish(
         channel,
         data=request.data,
@@ -53,6 +60,33 @@ async def publish(client: Client, command: Command) -> Reply:
     publication = Publication(data=request.data.copy(), info=session.client_info(channel.name))
     await node.publish(channel, publication, plain_options(channel.publish_options))
     return Reply(id=command.id, publish=PublishResult())
+
+
+async def _write_map(
+    client: Client, command_id: int, channel: Channel, request: PublishRequest
+) -> Reply:
+    """Write or remove a map's key; one that is refused by the map itself, not being there, is no error."""
+    session, node = client.session, client.node
+    if request.type != MAP_PUBLISH:
+        raise BadRequestError
+    authorize_map_write(
+        channel,
+        data=request.data,
+        user=session.user,
+        is_removal=request.removed,
+        is_subscribed=session.is_subscribed(channel.name),
+        is_insecure=node.options.client.insecure,
+    )
+    key = map_key(channel, asked=request.key, client_id=session.client_id, user=session.user)
+    if request.removed:
+        removal = Publication(key=key, removed=True)
+        await node.maps.remove(channel.name, removal, channel.map_rules, PLAIN_CHANGE)
+    else:
+        data = request.data.copy() if request.data else EMPTY
+        publication = Publication(key=key, data=data, info=session.client_info(channel.name))
+        change = MapChange(delta=channel.map_rules.delta)
+        await node.maps.publish(channel.name, publication, channel.map_rules, change)
+    return Reply(id=command_id, publish=PublishResult())
 
 
 async def presence(client: Client, command: Command) -> Reply:

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 from msgspec import Raw
 
 from realtime.auth.tokens import SubscriptionToken, TokenExpired, TokenInvalid
-from realtime.client import polling
+from realtime.client import map_presence, polling
 from realtime.engines.base import HistoryFilter
-from realtime.namespaces.options import SHARED_POLL_TYPE, STREAM_TYPE
+from realtime.namespaces.options import SHARED_POLL_TYPE
 from realtime.protocol import errors
 from realtime.protocol.delta import as_chain
 from realtime.protocol.errors import (
@@ -26,7 +26,6 @@ from realtime.protocol.errors import (
     Disconnect,
     EngineError,
     ExpiredError,
-    NotAvailableError,
     PermissionDeniedError,
     TokenExpiredError,
     UnrecoverablePositionError,
@@ -59,7 +58,7 @@ from realtime.session.recovery import (
     recover_cache,
     recover_stream,
 )
-from realtime.session.subscription import Subscription
+from realtime.session.subscription import MapSubscription, Subscription
 from realtime.session.tags_filter import FilterError, TagsFilter, both, make_filter
 
 
@@ -87,6 +86,8 @@ class Established:
         client.node.hub.go_live(subscription, self.position)
         if not subscription.is_established:
             return
+        if subscription.options.map_presence is not None:
+            client.node.spawn(map_presence.keep((subscription,)))
         if subscription.options.emit_join_leave:
             client.node.spawn(client.node.announce_join(subscription))
         if subscription.ends_with is not None:
@@ -107,11 +108,9 @@ async def subscribe(client: Client, command: Command) -> Reply | None:
         is_subscribed=request.channel in session.subscriptions,
         is_limit_reached=len(session.subscriptions) >= node.options.client.channel_limit,
     )
-    if request.type not in (STREAM_TYPE, SHARED_POLL_TYPE):
-        raise NotAvailableError
     subscription = session.subscriptions[request.channel] = Subscription(request.channel, client)
     try:
-        data = await _authorize(client, subscription, channel, request)
+        data = await authorize(client, subscription, channel, request)
         if request.type == SHARED_POLL_TYPE:
             result = await polling.establish(client, subscription, channel, data)
             if subscription.expire_at:
@@ -127,7 +126,7 @@ async def subscribe(client: Client, command: Command) -> Reply | None:
     return None
 
 
-async def _authorize(
+async def authorize(
     client: Client, subscription: Subscription, channel: Channel, request: SubscribeRequest
 ) -> Raw:
     """Fill in a subscription's rights; returns the ``data`` of the reply."""
@@ -361,14 +360,22 @@ async def sub_refresh(client: Client, command: Command) -> Reply | None:
     subscription.expire_at = token.expire_at
     if token.info:
         subscription.info = payload(token.info)
-    if token.tags_filter is not None:
-        client.node.hub.change_filter(
-            subscription, both(token.tags_filter, subscription.own_filter)
-        )
     result = SubRefreshResult()
     if token.expire_at:
         result.expires, result.ttl = True, ttl_of(token.expire_at, now)
-    return Reply(id=command.id, sub_refresh=result)
+    client.send(Reply(id=command.id, sub_refresh=result))
+    if token.tags_filter is not None:
+        _change_filter(subscription, both(token.tags_filter, subscription.own_filter))
+    return None
+
+
+def _change_filter(subscription: Subscription, tags_filter: TagsFilter | None) -> None:
+    """Let a stream go on with another filter; a map's client needs other keys, and loads them anew."""
+    client = subscription.client
+    if not subscription.is_map:
+        client.node.hub.change_filter(subscription, tags_filter)
+    elif tags_filter is not subscription.tags_filter:
+        client.unsubscribe(subscription, *errors.UNSUBSCRIBED_FILTER_CHANGED)
 
 
 def ttl_of(expire_at: int, now: float) -> int:
@@ -388,8 +395,8 @@ async def subscribe_server_side(
     expire_at: int = 0,
     tags_filter: TagsFilter | None = None,
 ) -> Established:
-    """Reserve and establish a subscription that the client did not ask for itself."""
-    subscription = Subscription(channel, client, is_server_side=True)
+    """Reserve and establish a subscription that the client did not ask for itself; of a map it is told what changes."""
+    subscription = _server_side(client, channel)
     subscription.options = options
     subscription.source = source
     subscription.info = info
@@ -401,3 +408,10 @@ async def subscribe_server_side(
     except BaseException:  # cancelled counts too: nothing may stay behind
         client.drop(subscription)
         raise
+
+
+def _server_side(client: Client, name: str) -> Subscription:
+    channel = client.node.table.resolve(name)
+    if channel is not None and channel.options.is_map:
+        return MapSubscription(name, client, channel.map_rules, is_server_side=True)
+    return Subscription(name, client, is_server_side=True)

@@ -44,7 +44,7 @@ _REVERSE_PROXY = (
 )
 _NO_BROKER = "only memory and redis are there yet, and other processes would see nothing"
 _NO_CONTROLLER = "nodes talk by Redis only, as yet, and would not hear of each other"
-_NO_MAPS = "there are no map channels yet"
+_NO_MAP_BROKER = "only memory and redis are there yet, and other processes would have other maps"
 
 # A key that ends in "." stands for all options below it; a longer match wins over a shorter one.
 NOT_YET: Mapping[str, Missing] = MappingProxyType(
@@ -82,8 +82,9 @@ NOT_YET: Mapping[str, Missing] = MappingProxyType(
         "http_server.h2c_external": _LOGGED,
         "http_server.tls_autocert.": _LOGGED,
         "http_server.tls_autocert.enabled": Missing(_REVERSE_PROXY),
-        "map_broker.": _LOGGED,
-        "map_broker.type": Missing(_NO_MAPS),
+        "map_broker.postgres.": _LOGGED,
+        "map_broker.redis.replica_client.": _LOGGED,
+        "map_broker.type": Missing(_NO_MAP_BROKER, _has_type("map_broker", "postgres")),
         "opentelemetry.": _LOGGED,
         "presence_manager.redis.replica_client.": _LOGGED,
         "prometheus.": _LOGGED,

@@ -575,8 +575,7 @@ def export_document() -> dict[str, Any]:
             ],
         },
         "proxies": [
-            {"name": row.name, **nested(proxy_rows.settings_of(row))}
-            for row in Proxy.objects.all()
+            {"name": row.name, **nested(proxy_rows.settings_of(row))} for row in Proxy.objects.all()
         ],
     }
 

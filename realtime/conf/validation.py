@@ -48,6 +48,7 @@ RANGES: dict[str, tuple[int | None, int | None]] = {
     "websocket.compression_level": (-1, 9),  # zlib's
     "uni_websocket.compression_level": (-1, 9),
     "client.channel_limit": (1, None),
+    "map_broker.redis.cleanup_batch_size": (1, None),
     "client.queue_max_size": (1, None),
     "websocket.message_size_limit": (1, None),
     "webtransport.message_size_limit": (1, None),

@@ -10,6 +10,8 @@ Source: Centrifugo's channel options; of those of its commercial edition the one
 
 from __future__ import annotations
 
+import functools
+
 import msgspec
 
 
@@ -23,6 +25,7 @@ SUBSCRIPTION_TYPES = {
     "shared_poll": 4,
 }
 STREAM_TYPE = 0
+MAP_TYPES = frozenset((1, 2, 3))
 SHARED_POLL_TYPE = 4
 
 
@@ -222,4 +225,42 @@ def map_rules(options: ChannelOptions) -> MapRules:
         stream_ttl=stream_ttl,
         meta_ttl=0.0 if is_persistent else maps.meta_ttl or max(10 * stream_ttl, maps.key_ttl),
         delta=options.delta_publish,
+    )
+
+
+MAP_PAGE_SIZE = 100
+MAP_MIN_PAGE_SIZE = 100
+MAP_MAX_PAGE_SIZE = 1000
+_MAP_CATCH_UP_TIMEOUT = 5.0
+
+
+class MapPaging(_Values, frozen=True):
+    """
+    How clients load a map, with what is automatic filled in.
+
+    Sizes count keys or changes, ``catch_up_timeout`` is seconds from the first page to the last, and a negative one is
+    no limit. ``live_limit`` is how many changes a client that goes live may have missed.
+    """
+
+    default_size: int = MAP_PAGE_SIZE
+    min_size: int = MAP_MIN_PAGE_SIZE
+    max_size: int = MAP_MAX_PAGE_SIZE
+    live_limit: int = MAP_MAX_PAGE_SIZE
+    catch_up_timeout: float = _MAP_CATCH_UP_TIMEOUT
+
+    def size(self, limit: int) -> int:
+        """Return how much a request for ``limit`` gets; 0 and less ask for the default."""
+        return min(max(limit if limit > 0 else self.default_size, self.min_size), self.max_size)
+
+
+@functools.lru_cache(maxsize=256)
+def map_paging(maps: MapOptions) -> MapPaging:
+    """Work out how a namespace's maps are loaded."""
+    max_size = maps.max_page_size or MAP_MAX_PAGE_SIZE
+    return MapPaging(
+        default_size=maps.default_page_size or MAP_PAGE_SIZE,
+        min_size=maps.min_page_size or MAP_MIN_PAGE_SIZE,
+        max_size=max_size,
+        live_limit=maps.live_transition_max_publication_limit or max_size,
+        catch_up_timeout=maps.subscribe_catch_up_timeout or _MAP_CATCH_UP_TIMEOUT,
     )

@@ -17,7 +17,15 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from realtime.namespaces.names import is_namespace_name, split_name
-from realtime.namespaces.options import SUBSCRIPTION_TYPES, ChannelOptions, ChannelRules, MapOptions
+from realtime.namespaces.options import (
+    MAP_MAX_PAGE_SIZE,
+    MAP_MIN_PAGE_SIZE,
+    MAP_PAGE_SIZE,
+    SUBSCRIPTION_TYPES,
+    ChannelOptions,
+    ChannelRules,
+    MapOptions,
+)
 from realtime.namespaces.patterns import ChannelPattern, PatternError
 
 
@@ -30,11 +38,12 @@ SHARED_POLL_MODES = ("", "versionless", "versioned")
 DEFAULT_PROXY = "default"
 
 _PERSONAL = "client.subscribe_to_user_personal_channel"
-_DEFAULT_PAGE_SIZE = 100
-_DEFAULT_MIN_PAGE_SIZE = 100
-_DEFAULT_MAX_PAGE_SIZE = 1000
 _DEFAULT_MAP_STREAM_TTL = 60.0
 _SHORTEST_DURATION = 0.001
+_MAY_BE_NEGATIVE = (
+    "shared_poll.channel_shutdown_delay",  # at once
+    "map.subscribe_catch_up_timeout",  # no limit
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,9 +244,7 @@ class _NamespaceChecks:
         for where, seconds in durations.items():
             if not math.isfinite(seconds):
                 yield where, "must be a finite duration"
-            elif (
-                seconds < 0 and where != "shared_poll.channel_shutdown_delay"
-            ):  # there it means at once
+            elif seconds < 0 and where not in _MAY_BE_NEGATIVE:
                 yield where, "must not be negative"
             elif 0 < seconds < _SHORTEST_DURATION:
                 yield where, "must be at least 1ms"
@@ -391,9 +398,9 @@ class _NamespaceChecks:
             yield f"map.{where}", "must not be negative"
         if negative:
             return
-        smallest = maps.min_page_size or _DEFAULT_MIN_PAGE_SIZE
-        default = maps.default_page_size or _DEFAULT_PAGE_SIZE
-        largest = maps.max_page_size or _DEFAULT_MAX_PAGE_SIZE
+        smallest = maps.min_page_size or MAP_MIN_PAGE_SIZE
+        default = maps.default_page_size or MAP_PAGE_SIZE
+        largest = maps.max_page_size or MAP_MAX_PAGE_SIZE
         if not smallest <= default <= largest:
             message = f"must be from min_page_size to max_page_size, {smallest} to {largest}, and is {default}"
             yield "map.default_page_size", message
@@ -496,6 +503,3 @@ class _NamespaceChecks:
                     f"{prefix}_enabled",
                     f"this proxy comes with a later version, until then it {effect}",
                 )
-        if self.options.is_map:
-            message = "comes with a later version, until then subscribes are refused"
-            yield "subscription_type", f"{self.options.subscription_type} {message}"

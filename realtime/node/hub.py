@@ -10,6 +10,10 @@ Subscribers with a delta or a tags filter have cohorts of their own (``Room.vari
 a patch is made once and a filter is asked once per publication, whatever the number of subscribers. One that comes
 without the publication before is ``FRESH``, gets the next one whole, and is in step from then on.
 
+In a map the base of a patch is what its *key* had, so whoever loaded all keys is in step at once, and whoever recovered is
+``FRESH`` for good: it is sent patches to what changed since (``Room.floor``). It may have come with a position of its own and
+nothing else.
+
 Order is kept by three rules. A member that comes finds nothing pending (the room is flushed first); a member that goes
 takes what is pending with it; and whatever a connection's own command wrote leaves before it joins a cohort.
 Everything here is synchronous and runs on the node's loop.
@@ -137,7 +141,7 @@ class Hub:
         if room is None:
             room = self.rooms[subscription.channel] = Room(subscription.channel)
         subscription.state = HOLDING
-        subscription.buffer = []
+        subscription.buffer = subscription.empty_buffer()
         self._keep_held(room, subscription)
         room.size += 1
         if subscription.options.delta:
@@ -192,7 +196,7 @@ class Hub:
         if subscription.options.delta:
             room.deltas -= 1
             if not room.deltas:
-                room.digest = None
+                room.digest = room.digests = None
         if state is LIVE:
             self._leave_cohort(room, subscription)
         elif room.held is not None:
@@ -261,7 +265,9 @@ class Hub:
     def _key_of(room: Room, subscription: Subscription) -> CohortKey:
         """Say which variant a subscription that steps in belongs to."""
         form = _form_of(subscription)
-        if form is Form.IN_STEP and subscription.base != room.offset:
+        if subscription.is_map:
+            room.floor = max(room.floor, subscription.base)
+        elif form is Form.IN_STEP and subscription.base != room.offset:
             form = Form.FRESH
         return subscription.client.wire, form, subscription.tags_filter
 
@@ -291,7 +297,7 @@ class Hub:
         assert room.variants is not None
         form = _form_of(subscription)
         key = client.wire, form, subscription.tags_filter
-        if form is Form.IN_STEP:
+        if form is Form.IN_STEP and not subscription.is_map:
             in_step = room.variants.get(key)
             if in_step is not None and client in in_step.writes:
                 subscription.base = room.offset
@@ -341,9 +347,12 @@ class Hub:
             elif not self._advance(room, position):
                 return
         if room.held or room.variants:
-            delivery = Delivery(publication, position, self._base(room, previous))
-            if room.deltas:
-                self._prepare_deltas(room, delivery)
+            if publication.key:
+                delivery = self._delivery_of_key(room, publication, position, previous)
+            else:
+                delivery = Delivery(publication, position, self._base(room, previous))
+                if room.deltas:
+                    self._prepare_deltas(room, delivery)
             if room.held:
                 for subscription in tuple(room.held.values()):
                     self._deliver_alone(subscription, delivery)
@@ -381,6 +390,24 @@ class Hub:
             return None
         return previous
 
+    @staticmethod
+    def _delivery_of_key(
+        room: Room, publication: Publication, position: StreamPosition, previous: Publication | None
+    ) -> Delivery:
+        """Make the delivery of a map's change; its base is what the key had, if it is what was delivered."""
+        if not room.deltas:
+            return Delivery(publication, position, None)
+        if room.digests is None:
+            room.digests = {}
+        digest = room.digests.pop(publication.key, None)
+        if publication.removed:
+            return Delivery(publication, position, None)
+        room.digests[publication.key] = hash(bytes(publication.data))
+        if previous is None or (digest is not None and digest != hash(bytes(previous.data))):
+            return Delivery(publication, position, None)
+        form = Form.IN_STEP if previous.offset > room.floor else Form.WHOLE
+        return Delivery(publication, position, previous, form)
+
     def _prepare_deltas(self, room: Room, delivery: Delivery) -> None:
         if delivery.position.offset:
             room.digest = hash(bytes(delivery.publication.data))
@@ -403,10 +430,11 @@ class Hub:
                 continue
             cohort.pending.append(message)
             self.deliveries += count
-            if cohort.form is Form.IN_STEP and delivery.saved:
+            saved = delivery.savings(cohort.form)
+            if saved:
                 self.patched += count
-                self.bytes_saved += count * delivery.saved
-        if room.deltas and delivery.position.offset:
+                self.bytes_saved += count * saved
+        if room.deltas and delivery.position.offset and not delivery.publication.key:
             self._turn(room, Form.FRESH, Form.IN_STEP)
 
     def _turn(self, room: Room, form: Form, into: Form) -> None:
@@ -453,6 +481,16 @@ class Hub:
             for subscription in tuple((room.positioned or {}).values()):
                 subscription.client.lose_state(subscription)
 
+    def lose_loaded(self, channel: str) -> None:
+        """Have those load a map again who have no position in it, and may have missed something."""
+        room = self.rooms.get(channel)
+        if room is not None:
+            for subscription in tuple(room.subscriptions()):
+                if subscription.is_map and not (
+                    subscription.is_positioned or subscription.is_server_side
+                ):
+                    subscription.client.lose_state(subscription)
+
     def _deliver_alone(self, subscription: Subscription, delivery: Delivery) -> None:
         if subscription.state is HOLDING:
             assert subscription.buffer is not None
@@ -491,18 +529,23 @@ class Hub:
         head = wire.publication_head(subscription.channel)
         offset = delivery.position.offset
         form = _form_of(subscription)
-        if form is Form.IN_STEP and not 0 < subscription.base == offset - 1:
-            form = Form.FRESH
-        subscription.base = offset
+        if subscription.is_map:
+            if form is Form.FRESH:
+                form = Form.IN_STEP if delivery.base_offset > subscription.base else Form.WHOLE
+        else:
+            if form is Form.IN_STEP and not 0 < subscription.base == offset - 1:
+                form = Form.FRESH
+            subscription.base = offset
         try:
             message = delivery.message(wire, head, form)
         except InvalidPayloadError:
             client.disconnect(*errors.INAPPROPRIATE_PROTOCOL)
             return
         self.deliveries += 1
-        if form is Form.IN_STEP and delivery.saved:
+        saved = delivery.savings(form)
+        if saved:
             self.patched += 1
-            self.bytes_saved += delivery.saved
+            self.bytes_saved += saved
         client.write_checked(message)
 
     def join(self, channel: str, info: ClientInfo) -> None:
@@ -557,5 +600,6 @@ def _form_of(subscription: Subscription) -> Form:
     if not subscription.options.delta:
         return Form.PLAIN
     if subscription.tags_filter is not None or not subscription.is_positioned:
+        # Without positions a publication may come twice, or not at all, and then the base would be another.
         return Form.WHOLE
-    return Form.IN_STEP
+    return Form.FRESH if subscription.is_map and subscription.base else Form.IN_STEP

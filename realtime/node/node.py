@@ -57,7 +57,7 @@ from realtime.protocol.messages import (
     StreamPosition,
 )
 from realtime.proxies.figures import ProxyFigures
-from realtime.session.subscription import Subscription
+from realtime.session.subscription import MapSubscription, Subscription
 
 
 if TYPE_CHECKING:
@@ -158,6 +158,8 @@ class Node:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._slow: dict[Client, asyncio.TimerHandle] = {}
         self._joined: set[str] = set()
+        # Channels that are joined as maps, and whether for joins and leaves too, which are the broker's.
+        self._joined_maps: dict[str, bool] = {}
         self._leaving: dict[str, float] = {}
         self._locks = ChannelLocks()
         self._checked: dict[str, float] = {}
@@ -268,12 +270,25 @@ class Node:
         self.hub.hold(subscription)
         channel = subscription.channel
         self._leaving.pop(channel, None)
+        if subscription.is_map:
+            await self._join_map(subscription)
+            return
         if channel in self._joined:
             return
         async with self._locks.of(channel):
             if channel not in self._joined:
                 await self.broker.subscribe(channel)
                 self._joined.add(channel)
+
+    async def _join_map(self, subscription: Subscription) -> None:
+        channel = subscription.channel
+        async with self._locks.of(channel):
+            if channel not in self._joined_maps:
+                await self.maps.subscribe(channel)
+                self._joined_maps[channel] = False
+            if subscription.options.push_join_leave and not self._joined_maps[channel]:
+                await self.broker.subscribe(channel)
+                self._joined_maps[channel] = True
 
     def leave(self, subscription: Subscription) -> None:
         """Let a subscription out of the hub."""
@@ -285,9 +300,20 @@ class Node:
         async with self._locks.of(channel):
             if channel in self.hub.rooms:
                 return
+            if channel in self._joined_maps:
+                await self._leave_map(channel)
+                if channel not in self._joined:
+                    return
             # Before the wait: who comes meanwhile must not take the channel for joined, but wait for its turn.
             self._joined.discard(channel)
             await self.broker.unsubscribe(channel)
+
+    async def _leave_map(self, channel: str) -> None:
+        if self._joined_maps[channel]:
+            await self.broker.unsubscribe(channel)
+            self._joined_maps[channel] = False
+        await self.maps.unsubscribe(channel)
+        del self._joined_maps[channel]
 
     async def announce_join(self, subscription: Subscription) -> None:
         """Tell a channel that a client came."""
@@ -465,6 +491,9 @@ class Node:
         """Check positions at once."""
         # What was lost of some channels' shard are control messages of other nodes, too.
         self.members.on_lost()
+        for channel in self._joined_maps if channels is None else channels:
+            if channel in self._joined_maps:
+                self.hub.lose_loaded(channel)
         self.spawn(self._check_positions(channels))
 
     def on_control(self, data: bytes) -> None:
@@ -562,12 +591,17 @@ class Node:
                 logger.warning("a channel was not left", exc_info=True)
                 continue  # the next round tries again
             self._leaving.pop(channel, None)
-        if not self.broker.is_reliable:
+        # A map may be cleared, or lose its record, without a message; where that is in this process, asking costs nothing.
+        checked = self._joined_maps if self.broker.is_reliable else self.hub.rooms
+        if checked:
             delay = self.options.client.channel_position_check_delay
+            rooms = self.hub.rooms
             quiet = [
                 name
-                for name, room in self.hub.rooms.items()
-                if room.positioned and self._checked.setdefault(name, now) + delay <= now
+                for name in checked
+                if name in rooms
+                and rooms[name].positioned
+                and self._checked.setdefault(name, now) + delay <= now
             ]
             if quiet:
                 await self._check_positions(quiet)
@@ -607,14 +641,20 @@ class Node:
         if room is None or not room.positioned or room.epoch is None:
             return True
         before = room.offset
-        meta_ttl = next(iter(room.positioned.values())).options.history_meta_ttl
-        top = (await self.broker.history(channel, HistoryFilter(limit=0), meta_ttl)).top
+        follower = next(iter(room.positioned.values()))
+        store: Broker | MapBroker
+        if isinstance(follower, MapSubscription):
+            store = self.maps
+            top = (await store.read_stream(channel, follower.rules, HistoryFilter(limit=0))).top
+        else:
+            store, meta_ttl = self.broker, follower.options.history_meta_ttl
+            top = (await store.history(channel, HistoryFilter(limit=0), meta_ttl)).top
         if room.offset != before:
             return True  # it moves, so each publication checks it
         if top.epoch == room.epoch and top.offset < room.offset:
             # A master that died before its replica had everything: what was delivered is not in the stream.
             logger.warning("a stream fell back", extra={"channel": channel})
-            await self.broker.renew(channel, top.epoch)
+            await store.renew(channel, top.epoch)
             return False
         return (top.offset, top.epoch) == (room.offset, room.epoch)
 

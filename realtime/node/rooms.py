@@ -23,7 +23,8 @@ class Form(enum.IntEnum):
 
     ``PLAIN`` is for those without deltas. Of those with, ``WHOLE`` never gets a patch (it counts no offsets, or has a
     filter), ``FRESH`` has nothing yet that a patch could be made for, and ``IN_STEP`` has the publication that was
-    delivered last.
+    delivered last. In a map it is by key: ``IN_STEP`` has loaded all keys, ``FRESH`` is one that recovered, and surely has
+    what changed since.
     """
 
     PLAIN = 0
@@ -78,6 +79,8 @@ class Room:
         variants: The live subscriptions with a delta or a filter; most rooms have none.
         deltas: How many subscriptions negotiated deltas.
         digest: Of the payload that was delivered last, where deltas ask for it.
+        digests: The same of a map, by key.
+        floor: Of a map: the position that all ``FRESH`` subscribers have surely been at or recovered from.
         offset, epoch: Where its live subscribers are; ``epoch`` is None until it is known.
         positioned: The live subscriptions that count offsets.
         joiners: The live subscriptions that want join and leave pushes.
@@ -90,7 +93,9 @@ class Room:
         "cohorts",
         "deltas",
         "digest",
+        "digests",
         "epoch",
+        "floor",
         "held",
         "is_dirty",
         "joiners",
@@ -106,6 +111,8 @@ class Room:
         self.variants: dict[CohortKey, Cohort] | None = None
         self.deltas = 0
         self.digest: int | None = None
+        self.digests: dict[str, int] | None = None
+        self.floor = 0
         self.held: dict[Client, Subscription] | None = None
         self.positioned: dict[Client, Subscription] | None = None
         self.joiners: dict[Client, Subscription] | None = None
@@ -150,9 +157,11 @@ class Delivery:
         publication: What is delivered.
         position: Where it stands in the stream; empty outside of it.
         base: The publication before it, if patches are allowed and subscribers in step surely have it.
+        fresh_form: What those get who are ``FRESH``: ``IN_STEP`` where they surely have the base, too.
 
     Attributes:
         publication, position: What is delivered and where it stands; the offset is 0 outside the stream.
+        base_offset: Where the base stands, 0 without one.
         saved: The bytes that one delivery of the patch saves; 0 until there is one.
 
     """
@@ -163,16 +172,24 @@ class Delivery:
         "_messages",
         "_patch",
         "_verdicts",
+        "base_offset",
+        "fresh_form",
         "position",
         "publication",
         "saved",
     )
 
     def __init__(
-        self, publication: Publication, position: StreamPosition, base: Publication | None
+        self,
+        publication: Publication,
+        position: StreamPosition,
+        base: Publication | None,
+        fresh_form: Form = Form.WHOLE,
     ) -> None:
         self.publication = publication
         self.position = position
+        self.base_offset = base.offset if base is not None else 0
+        self.fresh_form = fresh_form
         self._base = base
         self.saved = 0
         self._patch: bytes | None = None
@@ -197,6 +214,12 @@ class Delivery:
                 self.saved = len(self.publication.data) - len(self._patch)
         return self._patch
 
+    def savings(self, form: Form) -> int:
+        """Return the bytes that one delivery in this form is shorter by for being a patch."""
+        if form is Form.FRESH:
+            form = self.fresh_form
+        return self.saved if form is Form.IN_STEP else 0
+
     def message(self, wire: Wire, head: bytes, form: Form) -> bytes:
         """
         Return it as one kind of subscriber gets it.
@@ -205,7 +228,9 @@ class Delivery:
             InvalidPayloadError: The wire is JSON and the publication's data is not.
 
         """
-        if form is Form.FRESH or (form is Form.IN_STEP and self.patch is None):
+        if form is Form.FRESH:
+            form = self.fresh_form
+        if form is Form.IN_STEP and self.patch is None:
             form = Form.WHOLE
         key = (wire, form)
         message = self._messages.get(key)

@@ -18,6 +18,7 @@ from realtime.protocol.messages import Publication
 
 
 _encode = msgspec.json.Encoder().encode
+_NULL = Raw(b'"null"')
 
 
 def patch_between(base: Publication, publication: Publication) -> bytes | None:
@@ -27,7 +28,7 @@ def patch_between(base: Publication, publication: Publication) -> bytes | None:
 
 def as_document(publication: Publication, *, is_json: bool) -> Publication:
     """
-    Return a publication with the whole document.
+    Return a publication with the whole document; one without data (a key was removed) gets a ``null`` on JSON.
 
     Raises:
         InvalidPayloadError: It is to be JSON, and its data is not.
@@ -35,6 +36,9 @@ def as_document(publication: Publication, *, is_json: bool) -> Publication:
     """
     if not is_json:
         return publication
+    if not publication.data:
+        # centrifuge-js reads whatever stands there, and stops at an empty string or at nothing.
+        return msgspec.structs.replace(publication, data=_NULL)
     check_payload(publication.data)
     return msgspec.structs.replace(publication, data=_string(bytes(publication.data)))
 
@@ -109,6 +113,32 @@ def as_chain(
             chain.append(as_patch(publication, patch, is_json=is_json))
             saved += len(document) - len(patch)
         before = document
+    return chain, saved
+
+
+def as_keyed_chains(
+    publications: Sequence[Publication], patches: Patches, *, is_json: bool
+) -> tuple[list[Publication], int]:
+    """
+    Return changes of a map as ``as_chain`` does, but each key's first one whole and a key's others as patches to its own.
+
+    A removal ends its key's chain.
+    """
+    chain: list[Publication] = []
+    saved = 0
+    known: dict[str, bytes] = {}
+    for publication in publications:
+        document = bytes(publication.data)
+        before = known.pop(publication.key, None)
+        if not publication.removed:
+            known[publication.key] = document
+        has_base = before is not None and not publication.removed
+        patch = patches.between(before or b"", document) if has_base else None
+        if patch is None:
+            chain.append(as_document(publication, is_json=is_json))
+        else:
+            chain.append(as_patch(publication, patch, is_json=is_json))
+            saved += len(document) - len(patch)
     return chain, saved
 
 

@@ -225,6 +225,7 @@ UNSUBSCRIBED_BY_SERVER = (2000, "server unsubscribe")
 UNSUBSCRIBED_INSUFFICIENT = (2500, "insufficient state")
 UNSUBSCRIBED_EXPIRED = (2501, "subscription expired")
 UNSUBSCRIBED_INVALIDATED = (2502, "state invalidated")
+UNSUBSCRIBED_FILTER_CHANGED = (2502, "server tags filter changed")
 
 
 class EngineError(Exception):

@@ -10,8 +10,9 @@ the one that decides. That is all there is to the admin's explanation of a decis
 Namespaces whose decision lies with a proxy are refused with 108, as where that proxy is not configured.
 
 Source: the subscribe, publish, history and presence algorithms of Centrifugo v6. Stricter on purpose: an anonymous
-client is never the listed user of ``ns:#``, length is checked for shared-poll channels too, and ``subs`` of a connect
-request don't reach namespaces with a stream proxy or of another type than stream.
+client is never the listed user of ``ns:#``, length is checked for shared-poll channels too, ``subs`` of a connect
+request don't reach namespaces with a stream proxy or of another type than stream, a publish without a key is no way into a
+map (it goes past its keys), and a namespace's data format holds for maps too.
 """
 
 from __future__ import annotations
@@ -24,7 +25,12 @@ import msgspec
 from msgspec import Raw
 
 from realtime.namespaces.names import is_too_long
-from realtime.namespaces.options import SHARED_POLL_TYPE, STREAM_TYPE, ChannelOptions
+from realtime.namespaces.options import (
+    SHARED_POLL_TYPE,
+    STREAM_TYPE,
+    ChannelOptions,
+    MapOptions,
+)
 from realtime.namespaces.table import Channel, NamespaceTable
 from realtime.protocol.errors import (
     BAD_REQUEST,
@@ -92,12 +98,26 @@ class Override(msgspec.Struct, frozen=True, gc=False):
 NO_OVERRIDE = Override()
 
 
+class MapPresence(msgspec.Struct, frozen=True, gc=False):
+    """
+    What of a subscription is put down in maps.
+
+    ``clients_prefix`` and ``users_prefix`` stand before the channel's name and make the map's, empty for none.
+    ``removes_own_key``: the channel is a map, and the key that is the client's id goes with its subscription.
+    """
+
+    clients_prefix: str
+    users_prefix: str
+    removes_own_key: bool
+
+
 class GrantedOptions(msgspec.Struct, frozen=True, gc=False):
     """
     How one subscription works; captured at subscribe time, later edits of the namespace don't change it.
 
     ``recoverable`` implies ``positioned``. ``is_cache`` is the recovery mode (otherwise stream), ``auto_recover`` says that
     the server acts as if the request had asked for recovery. ``delta`` is the negotiated type or empty.
+    ``map_presence`` is ``None`` for most.
     """
 
     positioned: bool
@@ -109,6 +129,7 @@ class GrantedOptions(msgspec.Struct, frozen=True, gc=False):
     push_join_leave: bool
     delta: str
     history_meta_ttl: float
+    map_presence: MapPresence | None = None
 
 
 class Asked(NamedTuple):
@@ -434,6 +455,9 @@ def authorize_publish(
     alike = ("publish", not user, is_subscribed, is_insecure)
     if trace is None and alike in channel.granted:
         return
+    if options.is_map:
+        text = "the channel is a map: what is published to it needs a key"
+        _refuse(trace, "type", BadRequestError(), text)
     if options.publish_proxy_enabled:
         text = f"publish_proxy_enabled is on; {_PROXIES_COME_LATER}"
         _refuse(trace, "publish_proxy", NotAvailableError(), text)
@@ -455,6 +479,84 @@ def authorize_publish(
     )
     _authorize(access, trace, user=user, is_subscribed=is_subscribed, is_insecure=is_insecure)
     channel.granted[alike] = None
+
+
+def authorize_map_write(
+    channel: Channel,
+    *,
+    data: bytes | Raw,
+    user: str,
+    is_removal: bool,
+    is_subscribed: bool,
+    is_insecure: bool = False,
+    trace: Trace = None,
+) -> None:
+    """
+    Decide on a client's write or removal of a map's key; which key, ``map_key`` says.
+
+    Raises:
+        BadRequestError: The channel is no map, or ``data`` is not of its format; this is checked before permissions.
+        NotAvailableError: The decision lies with a proxy.
+        PermissionDeniedError: No rule grants it.
+
+    """
+    maps = channel.options.map
+    if not channel.options.is_map:
+        _refuse(trace, "type", BadRequestError(), "the channel is not a map")
+    if trace is not None:
+        trace.append(Step("type", "pass", "the channel is a map"))
+    # Where there is no format a key may stand for itself, without data.
+    if not is_removal and channel.data_format:
+        _check_payload(channel.data_format, data, trace)
+    verb = "remove" if is_removal else "publish"
+    proxy = f"map.{verb}_proxy_enabled"
+    if maps.remove_proxy_enabled if is_removal else maps.publish_proxy_enabled:
+        text = f"{proxy} is on; {_PROXIES_COME_LATER}"
+        _refuse(trace, f"map.{verb}_proxy", NotAvailableError(), text)
+    if trace is not None:
+        trace.append(Step(f"map.{verb}_proxy", "pass", f"{proxy} is off"))
+    access = _map_access(maps, verb, is_removal=is_removal)
+    _authorize(access, trace, user=user, is_subscribed=is_subscribed, is_insecure=is_insecure)
+
+
+def _map_access(maps: MapOptions, verb: str, *, is_removal: bool) -> _Access:
+    flags = (
+        (
+            maps.allow_remove_for_client,
+            maps.allow_remove_for_subscriber,
+            maps.allow_remove_for_anonymous,
+        )
+        if is_removal
+        else (
+            maps.allow_publish_for_client,
+            maps.allow_publish_for_subscriber,
+            maps.allow_publish_for_anonymous,
+        )
+    )
+    return _Access(f"map.allow_{verb}_for_client", f"map.allow_{verb}_for_subscriber", *flags)
+
+
+def map_key(channel: Channel, *, asked: str, client_id: str, user: str, trace: Trace = None) -> str:
+    """
+    Return the key that a client's write is for: its own choice, or the one that the namespace sets.
+
+    Raises:
+        PermissionDeniedError: It is to be the user's, and the client is anonymous.
+        BadRequestError: It is empty.
+
+    """
+    rule = channel.options.map.client_key
+    if rule == "user_id" and not user:
+        text = "the key is the user's id, and the client is anonymous"
+        _refuse(trace, "map.client_key", PermissionDeniedError(), text)
+    key = {"client_id": client_id, "user_id": user}.get(rule, asked)
+    if not key:
+        _refuse(trace, "map.client_key", BadRequestError(), "the key is empty")
+    if trace is not None:
+        whose = {"client_id": "the connection's id", "user_id": "the user's id"}
+        text = f"the key is {whose.get(rule, 'the one in the request')}"
+        trace.append(Step("map.client_key", "pass", text))
+    return key
 
 
 def authorize_history(
@@ -678,25 +780,31 @@ def _work_out(channel: Channel, asked: Asked, over: Override, trace: Trace) -> G
     is_anonymous, is_insecure, positioned, recoverable, join_leave, delta, is_server_side = asked
     options = channel.options
     may_ask = not is_server_side
-    is_stream = (
-        options.type_number == STREAM_TYPE
-    )  # positions of maps and polls are a matter of their own
+    is_stream = options.type_number == STREAM_TYPE  # a poll has no positions
     emit_join_leave = _value(over.join_leave, options.join_leave)
-    is_recoverable = is_stream and _is_granted(
-        trace,
-        "recovery",
-        is_forced=_value(over.force_recovery, options.force_recovery),
-        is_asked=may_ask and recoverable,
-        is_allowed=options.allow_recovery
-        or _may_as_subscriber(_history_access(options), is_anonymous, is_insecure),
+    # A map's mode decides, and only who loads it has a position.
+    is_followed = options.is_map and channel.map_rules.has_stream and not is_server_side
+    is_recoverable = is_followed or (
+        is_stream
+        and _is_granted(
+            trace,
+            "recovery",
+            is_forced=_value(over.force_recovery, options.force_recovery),
+            is_asked=may_ask and recoverable,
+            is_allowed=options.allow_recovery
+            or _may_as_subscriber(_history_access(options), is_anonymous, is_insecure),
+        )
     )
-    is_positioned = is_stream and _is_granted(
-        trace,
-        "positioning",
-        is_forced=is_recoverable or _value(over.force_positioning, options.force_positioning),
-        is_asked=may_ask and positioned,
-        is_allowed=options.allow_positioning
-        or _may_as_subscriber(_history_access(options), is_anonymous, is_insecure),
+    is_positioned = is_followed or (
+        is_stream
+        and _is_granted(
+            trace,
+            "positioning",
+            is_forced=is_recoverable or _value(over.force_positioning, options.force_positioning),
+            is_asked=may_ask and positioned,
+            is_allowed=options.allow_positioning
+            or _may_as_subscriber(_history_access(options), is_anonymous, is_insecure),
+        )
     )
     push_join_leave = _is_granted(
         trace,
@@ -713,7 +821,7 @@ def _work_out(channel: Channel, asked: Asked, over: Override, trace: Trace) -> G
         is_asked=bool(delta),
         is_allowed=delta in options.allowed_delta_types,
     )
-    is_cache = options.force_recovery_mode == "cache"
+    is_cache = is_stream and options.force_recovery_mode == "cache"
     return GrantedOptions(
         positioned=is_positioned,
         recoverable=is_recoverable,
@@ -724,7 +832,20 @@ def _work_out(channel: Channel, asked: Asked, over: Override, trace: Trace) -> G
         push_join_leave=push_join_leave,
         delta=delta if is_delta else "",
         history_meta_ttl=channel.history_meta_ttl,
+        map_presence=_map_presence(options),
     )
+
+
+def _map_presence(options: ChannelOptions) -> MapPresence | None:
+    presence = MapPresence(
+        options.map_clients_presence_channel_prefix,
+        options.map_users_presence_channel_prefix,
+        options.is_map and options.map.remove_client_on_unsubscribe,
+    )
+    return None if presence == _NO_MAP_PRESENCE else presence
+
+
+_NO_MAP_PRESENCE = MapPresence("", "", removes_own_key=False)
 
 
 def _value(override: bool | None, base: bool) -> bool:

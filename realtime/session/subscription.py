@@ -16,14 +16,17 @@ answer for an ended subscription finds ``ENDED`` and does nothing.
 from __future__ import annotations
 
 import enum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from realtime.protocol.messages import EMPTY
+from realtime.session.map_loading import HeldByKey
 
 
 if TYPE_CHECKING:
     from msgspec import Raw
 
+    from realtime.namespaces.options import MapRules
+    from realtime.session.map_loading import MapLoad
     from realtime.session.permissions import GrantedOptions, SubscriptionSource
     from realtime.session.tags_filter import TagsFilter
 
@@ -67,7 +70,8 @@ class Subscription:
         expire_at: Unix seconds, 0 for never.
         tags_filter: Which publications it gets; ``None`` is all of them.
         own_filter: The client's part of it.
-        base: While ``HELD``: the offset of the publication that a patch may be made for, 0 if there is none.
+        base: While ``HELD``: the offset of the publication that a patch may be made for, 0 if there is none. Of a map, always:
+            the position it recovered from; values of keys that did not change since may be unknown to it. 0 if it has all.
         ahead: While ``HELD``: publications up to this offset have been sent already.
         buffer: While ``HOLDING``: what arrived, in order.
         tracking: Of a shared poll: which keys.
@@ -94,6 +98,7 @@ class Subscription:
         "tracking",
     )
 
+    is_map: ClassVar[bool] = False
     options: GrantedOptions
     source: SubscriptionSource
 
@@ -110,7 +115,7 @@ class Subscription:
         self.own_filter: TagsFilter | None = None
         self.checked_at = 0.0
         self.tracking: Tracking | None = None
-        self.buffer: list[Any] | None = None  # of realtime.node.rooms.Delivery
+        self.buffer: list[Any] | HeldByKey | None = None  # of realtime.node.rooms.Delivery
         self.ends_with: tuple[int, str] | None = None
 
     @property
@@ -122,3 +127,36 @@ class Subscription:
     def is_positioned(self) -> bool:
         """Say whether the client counts offsets."""
         return self.options.positioned or self.options.recoverable
+
+    def empty_buffer(self) -> list[Any] | HeldByKey:
+        """Return what publications can be held back in."""
+        return []
+
+
+class MapSubscription(Subscription):
+    """
+    A subscription to a map.
+
+    A client that asked for it loads the map first and follows it from there; one that the server made is only told what
+    changes.
+
+    Attributes:
+        rules: How the map was kept when the client came.
+        load: Until it is live: how far it is, while it is asked for page by page; ``RESERVED`` until then.
+
+    """
+
+    __slots__ = ("load", "rules")
+
+    is_map: ClassVar[bool] = True
+
+    def __init__(
+        self, channel: str, client: Any, rules: MapRules, *, is_server_side: bool = False
+    ) -> None:
+        super().__init__(channel, client, is_server_side=is_server_side)
+        self.rules = rules
+        self.load: MapLoad | None = None
+
+    def empty_buffer(self) -> list[Any] | HeldByKey:
+        """Return what publications can be held back in; without positions, for as long as it takes to load the map."""
+        return [] if self.is_positioned else HeldByKey()

@@ -7,6 +7,7 @@ from typing import Any
 
 from tests.server.api_cases import (
     BAD_REQUEST,
+    FORBIDDEN,
     SERVER_ERROR,
     STREAM,
     Case,
@@ -17,7 +18,7 @@ from tests.server.api_cases import (
     refused,
     reply,
 )
-from tests.server.api_world import EPOCH, NOW, Answer, Call
+from tests.server.api_world import EPOCH, EVERYTHING_KEY, KEY, NOW, PUBLISH_KEY, Answer, Call
 
 
 TIME = b'"time":%d' % (NOW * 1000)
@@ -107,6 +108,27 @@ def refusal_cases() -> Iterator[Case]:
         request = call(method, {"channel": "map:a", **body})
         yield Case(f"engine failure in {method}", request, refused(100), is_broken=True)
         yield Case(f"malformed {method}", call(method, b'{"channel":1}'), BAD_REQUEST)
+        for name, shown, expected in (
+            ("a row without the scope", PUBLISH_KEY, FORBIDDEN),
+            ("a row for everything", EVERYTHING_KEY, refused(107)),
+        ):
+            request = call(method, {}, headers={"x-api-key": shown})
+            yield Case(f"{method} by {name}", request, expected)
+    yield Case(
+        "maps in a batch by a row without the scope",
+        call(
+            "batch",
+            {"commands": [{method: {"channel": "map:a", "key": "k"}} for method in METHODS[:2]]},
+            headers={"x-api-key": PUBLISH_KEY},
+        ),
+        reply(b'{"replies":[{"error":%b},{"error":%b}]}' % (error_text(103), error_text(103))),
+    )
+    asks = {"x-api-key": KEY, "x-centrifugo-error-mode": "transport"}
+    yield Case(
+        "transport mode and a map that began anew",
+        call("map_read_state", {"channel": "map:a", "revision_epoch": "x"}, headers=asks),
+        Answer(416, error_text(112)),
+    )
     for method, body in (
         ("map_publish", {"version": -1}),
         ("map_publish", {"version": 2**64}),
@@ -246,6 +268,18 @@ def state_cases() -> Iterator[Case]:
             % (TIME, STREAM)
         ),
         before=(put("<k>", {"a": 1.0}, tags={"t": "&"}),),
+    )
+    yield Case(
+        "map_read_state: no tags",
+        state(limit=-1),
+        entries(entry("k", 1), top=1),
+        before=(put("k", tags={}),),
+    )
+    yield Case(
+        "map_read_state: data that would break out of its place, in a batch",
+        call("batch", {"commands": [{"map_read_state": {"channel": "map:a", "limit": -1}}]}),
+        SERVER_ERROR,
+        before=(put("k", b64data=b64(b'1},{"data":2')),),
     )
     yield Case(
         "map_read_state: binary data in a JSON reply",

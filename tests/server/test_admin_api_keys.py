@@ -12,6 +12,8 @@ from django.contrib.auth.models import Permission, User
 from django.contrib.sessions.models import Session
 from django.urls import reverse, reverse_lazy
 
+from api.keys import CONTAINERS
+from api.methods import METHODS
 from realtime.conf.loader import get_options
 from realtime.conf.snapshot import load_configuration, read_revision
 from realtime.models import ApiKey, ConfigurationChange
@@ -99,6 +101,14 @@ def test_everything_includes_the_rest(operator):
     operator.post(ADD, {"name": "all", "scopes": ["publish", "*"]})
 
     assert ApiKey.objects.get().scopes == ["*"]
+
+
+def test_every_method_of_the_api_can_be_a_scope(operator):
+    """But those that only carry others."""
+    names = sorted(METHODS.keys() - CONTAINERS)
+    operator.post(ADD, {"name": "all by name", "scopes": names})
+
+    assert ApiKey.objects.get().scopes == names
 
 
 @pytest.mark.parametrize("scopes", [[], ["nonsense"]])

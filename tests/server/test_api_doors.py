@@ -724,7 +724,7 @@ def rpc_and_batch_cases() -> Iterator[Case]:
                         None,
                         {},
                         {"nope": {}},
-                        {"map_publish": {}},
+                        {"block_user": {}},
                         {"batch": {"commands": []}},
                         publish,
                         {"presence_stats": {"channel": "pres:room"}},

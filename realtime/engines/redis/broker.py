@@ -8,7 +8,6 @@ What a channel needs of names and encoded parts is made once and kept, for as ma
 from __future__ import annotations
 
 import functools
-import logging
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -25,15 +24,13 @@ from realtime.engines.base import (
 )
 from realtime.engines.redis import scripts
 from realtime.engines.redis.channel_layer import NodeEars, RealtimeLoopLayer
+from realtime.engines.redis.ears import BrokerEars
 from realtime.engines.redis.encoding import (
     DELTA_FIELD,
     Epochs,
     JoinMessage,
     LeaveMessage,
-    PublicationMessage,
     channel_field,
-    client_info,
-    decode_group_message,
     encode_membership,
     info_fields,
     publication_head,
@@ -42,16 +39,14 @@ from realtime.engines.redis.encoding import (
 )
 from realtime.engines.redis.keys import ChannelKeys, Naming, shard_of
 from realtime.engines.redis.shard import Shard
+from realtime.engines.redis.streams import first_offset, ms
 from realtime.protocol.errors import EngineError
-from realtime.protocol.messages import ClientInfo, Publication, StreamPosition, payload
+from realtime.protocol.messages import ClientInfo, Publication, StreamPosition
 
-
-logger = logging.getLogger(__name__)
 
 KNOWN_CHANNELS = 1 << 14  # some 1.5 KB each; a channel that is forgotten costs 10 µs to know again
 _NOT_STORED = PublishOutcome()
 _SUPPRESSED = ("", "idempotency", "version")
-_LARGEST_OFFSET = 2**64 - 1
 _OFFSET_FIELDS = 2  # offset, epoch
 _DELTA_FIELDS = 2  # delta, previous
 
@@ -105,7 +100,7 @@ class RedisBroker:
 
     async def start(self, events: BrokerEvents) -> None:
         """Connect; an outage at this time is logged and the node starts."""
-        self._layer.ears = _Ears(events)
+        self._layer.ears = BrokerEars(events)
         await self._layer.start(self._control)
 
     async def close(self) -> None:
@@ -166,7 +161,7 @@ class RedisBroker:
         reply = await route.shard.run(
             scripts.PUBLISH_ONCE,
             (route.keys.result_of(key),),
-            (message, route.shard.publish_command, group_channel, _ms(options.idempotency_ttl)),
+            (message, route.shard.publish_command, group_channel, ms(options.idempotency_ttl)),
         )
         return _outcome(reply)
 
@@ -189,15 +184,15 @@ class RedisBroker:
             publication_head(route.field, publication, size, now, fields),
             b"1" if options.delta else b"0",
             options.history_size,
-            _ms(options.history_ttl),
-            _ms(options.history_meta_ttl),
+            ms(options.history_ttl),
+            ms(options.history_meta_ttl),
             self._epochs(),
             shard.publish_command,
             keys.group_channel,
         )
         key = options.idempotency_key
         names: tuple[bytes, ...] = (keys.result_of(key),) if key else ()
-        result_ttl = _ms(options.idempotency_ttl)
+        result_ttl = ms(options.idempotency_ttl)
         if self._use_lists:
             names = (keys.list, keys.list_meta, *names)
             reply = await shard.run(scripts.PUBLISH_LIST, names, (*arguments, result_ttl))
@@ -216,7 +211,7 @@ class RedisBroker:
         route = self._route(channel)
         if self._use_lists:
             return await self._list_history(route, what, meta_ttl)
-        first = _first_offset(what)
+        first = first_offset(what)
         reply = await route.shard.run(
             scripts.HISTORY_STREAM,
             (route.keys.stream, route.keys.stream_meta),
@@ -225,7 +220,7 @@ class RedisBroker:
                 first or "-",
                 max(what.limit, 0),
                 b"1" if what.reverse else b"0",
-                _ms(meta_ttl),
+                ms(meta_ttl),
                 self._epochs(),
             ),
         )
@@ -240,7 +235,7 @@ class RedisBroker:
         reply = await route.shard.run(
             scripts.HISTORY_LIST,
             (route.keys.list, route.keys.list_meta),
-            (b"1" if what.limit else b"0", _ms(meta_ttl), self._epochs()),
+            (b"1" if what.limit else b"0", ms(meta_ttl), self._epochs()),
         )
         since = -1 if what.since is None else what.since.offset
         publications = [_read_entry(entry) for entry in reversed(reply[2])]
@@ -263,80 +258,10 @@ class RedisBroker:
         await route.shard.run(scripts.RENEW, names, (epoch,))
 
 
-class _Ears(NodeEars):
-    """Tells the node what the layer hears."""
-
-    def __init__(self, events: BrokerEvents) -> None:
-        self._events = events
-        self._on_publication = events.on_publication
-
-    def on_group_message(self, channel: str, data: bytes) -> None:
-        """Take a group's message apart: the hot path of every delivery."""
-        try:
-            message = decode_group_message(data)
-        except msgspec.MsgspecError:
-            # Anybody can speak to a group, and other programs' messages are theirs.
-            logger.debug("a group's message is not ours", extra={"channel": channel})
-            return
-        if not isinstance(message, PublicationMessage):
-            self._hear_membership(channel, message)
-            return
-        offset, epoch, info, previous = (
-            message.offset,
-            message.epoch,
-            message.info,
-            message.previous,
-        )
-        publication = Publication(
-            payload(message.data),
-            None if info is None else client_info(info),
-            offset,
-            message.tags,
-            epoch=epoch if offset == 1 else "",
-            version=message.version,
-        )
-        self._on_publication(
-            channel,
-            publication,
-            StreamPosition(offset, epoch) if offset else NO_POSITION,
-            delta=message.delta,
-            previous=None if previous is None else read_stored(previous, offset - 1),
-            published_at=message.time,
-        )
-
-    def _hear_membership(self, channel: str, message: JoinMessage | LeaveMessage) -> None:
-        if isinstance(message, JoinMessage):
-            self._events.on_join(channel, client_info(message.info))
-        else:
-            self._events.on_leave(channel, client_info(message.info))
-
-    def on_control(self, data: bytes) -> None:
-        """Pass it on."""
-        self._events.on_control(data)
-
-    def on_restored(self, channels: Sequence[str] | None) -> None:
-        """Have the node check its positions."""
-        self._events.on_lost(channels)
-
-
-def _ms(seconds: float) -> int:
-    return int(seconds * 1000)
-
-
 def _outcome(reply: list[Any]) -> PublishOutcome:
     offset, epoch, suppressed = reply
     position = StreamPosition(offset, epoch.decode()) if epoch else NO_POSITION
     return PublishOutcome(position, _SUPPRESSED[suppressed])
-
-
-def _first_offset(what: HistoryFilter) -> str | None:
-    """Return where a read begins, as XRANGE and XREVRANGE take it; ``None`` where there is nothing to read."""
-    if not what.limit:
-        return None
-    if what.since is None:
-        return "+" if what.reverse else "-"
-    offset = what.since.offset + (-1 if what.reverse else 1)
-    return str(offset) if 0 < offset <= _LARGEST_OFFSET else None
 
 
 def _read_entry(entry: bytes) -> Publication:

@@ -21,7 +21,7 @@ from typing import Any
 from channels_redis.pubsub import RedisPubSubChannelLayer, RedisPubSubLoopLayer
 from channels_redis.utils import _wrap_close
 
-from realtime.engines.redis.keys import ChannelKeys, shard_of
+from realtime.engines.redis.keys import GroupNames, shard_of
 from realtime.engines.redis.shard import Shard, ShardListener
 
 
@@ -103,7 +103,7 @@ class RealtimeLoopLayer(RedisPubSubLoopLayer):
 
     # --- the node's own groups ------------------------------------------------------------------------
 
-    async def join(self, channel: str, keys: ChannelKeys) -> None:
+    async def join(self, channel: str, keys: GroupNames) -> None:
         """Join the group of a channel with the node's layer channel; raises ``EngineError``."""
         self._joined[keys.group_channel] = channel
         self._places[keys.group_channel.decode()] = shard_of(channel, len(self.shards))
@@ -113,13 +113,13 @@ class RealtimeLoopLayer(RedisPubSubLoopLayer):
             self._forget(keys)
             raise
 
-    async def leave(self, keys: ChannelKeys) -> None:
+    async def leave(self, keys: GroupNames) -> None:
         """Leave the group of a channel; raises ``EngineError``."""
         if keys.group_channel in self._joined:
             await self.group_discard(keys.group, self.node_channel)
             self._forget(keys)
 
-    def _forget(self, keys: ChannelKeys) -> None:
+    def _forget(self, keys: GroupNames) -> None:
         self._joined.pop(keys.group_channel, None)
         self._places.pop(keys.group_channel.decode(), None)
 
@@ -138,7 +138,8 @@ class RealtimeLoopLayer(RedisPubSubLoopLayer):
         return self._shards[shard_of(name, count) if place is None else place]
 
     def _get_group_channel_name(self, group: str) -> str:
-        if self.shards[0].is_cluster:
+        # A map's group brings its tag; names of other groups have no braces.
+        if self.shards[0].is_cluster and not group.startswith("{"):
             return f"{self.prefix}__group__{{{group}}}"
         return f"{self.prefix}__group__{group}"
 

@@ -16,6 +16,7 @@ from struct import Struct
 
 import msgspec
 
+from realtime.engines.maps import MapEntry
 from realtime.protocol.errors import EngineError
 from realtime.protocol.framing import MalformedFrame
 from realtime.protocol.messages import ClientInfo, Publication, payload
@@ -70,7 +71,31 @@ class LeaveMessage(msgspec.Struct, gc=False, tag_field="type", tag="realtime.lea
     info: InfoFields
 
 
-GroupMessage = PublicationMessage | JoinMessage | LeaveMessage
+class ChangeMessage(
+    msgspec.Struct, gc=False, tag_field="type", tag="realtime.change", omit_defaults=True
+):
+    """
+    A change of a map's key.
+
+    As ``PublicationMessage``, but ``previous`` is the stored value that the key had before. A type of its own, so that
+    reading publications costs what it did.
+    """
+
+    channel: str
+    key: str
+    time: float = 0.0
+    info: InfoFields | None = None
+    tags: dict[str, str] | None = None
+    version: int = 0
+    removed: bool = False
+    delta: bool = False
+    data: bytes = b""
+    offset: int = 0
+    epoch: str = ""
+    previous: bytes | None = None
+
+
+GroupMessage = PublicationMessage | JoinMessage | LeaveMessage | ChangeMessage
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(GroupMessage)
@@ -109,6 +134,24 @@ _FIXMAP = 0x80
 def channel_field(channel: str) -> bytes:
     """Encode the part of a head that is the same for all publications of a channel."""
     return _TYPE + b"\xa7channel" + _encoder.encode(channel) + b"\xa4time"
+
+
+_CHANGE_TYPE = b"\xa4type" + _encoder.encode("realtime.change")
+
+
+def change_field(channel: str) -> bytes:
+    """Encode the part of a head that is the same for all changes of a map."""
+    return _CHANGE_TYPE + b"\xa7channel" + _encoder.encode(channel)
+
+
+def key_field(change_part: bytes, key: str) -> bytes:
+    """Encode the part of a head that is the same for all writes of a key; it counts as one later field."""
+    return b"%b\xa3key%b\xa4time" % (change_part, _encoder.encode(key))
+
+
+def time_field(change_part: bytes, published_at: float) -> bytes:
+    """Encode what a script begins a removal's message with, behind the number of its fields."""
+    return b"%b\xa4time%b" % (change_part, _pack_double(_FLOAT64, published_at))
 
 
 def publication_head(
@@ -156,6 +199,7 @@ DELTA_FIELD = b"\xa5delta\xc3"
 
 _DATA_TAG = b"\x22"
 _OFFSET_TAG = b"\x30"
+_KEY_TAG = b"\x5a"
 
 
 def stored_parts(publication: Publication, size: int) -> tuple[bytes, bytes]:
@@ -168,16 +212,20 @@ def stored_parts(publication: Publication, size: int) -> tuple[bytes, bytes]:
     return (_DATA_TAG + _varint(size) if size else b""), rest
 
 
-def read_stored(stored: bytes, offset: int, epoch: str = "") -> Publication:
+def read_stored(stored: bytes, offset: int, epoch: str = "", key: str = "") -> Publication:
     """
-    Read a stored publication and put it to its place.
+    Read a stored publication and put it to its place, in a stream or in a map.
 
     Raises:
         EngineError: Somebody else's value stands there.
 
     """
+    place = _OFFSET_TAG + _varint(offset)
+    if key:
+        name = key.encode()
+        place = b"%b%b%b%b" % (place, _KEY_TAG, _varint(len(name)), name)
     try:
-        publication = decode_message(Publication, stored + _OFFSET_TAG + _varint(offset))
+        publication = decode_message(Publication, stored + place)
     except MalformedFrame as error:
         message = f"a stored publication of offset {offset} is malformed"
         raise EngineError(message) from error
@@ -207,6 +255,66 @@ def _varint(value: int) -> bytes:
         value >>= 7
     encoded.append(value)
     return bytes(encoded)
+
+
+# --- what is stored of maps -------------------------------------------------------------------------
+
+# A key's value is its offset, and then what its entry in the stream has: time, size of the tags, tags, stored publication.
+# The tags stand there once more, in msgpack, for the scripts that put removals together.
+_offset = Struct(">Q")
+_time_and_size = Struct(">QI")
+_time = Struct(">Q")
+_tags_decoder = msgspec.msgpack.Decoder(dict[str, str])
+
+
+def encode_tags(tags: dict[str, str] | None) -> bytes:
+    """Encode tags for a removal's message; none at all are empty."""
+    return _encoder.encode(tags) if tags else b""
+
+
+def value_head(tags: dict[str, str] | None, time_ms: int) -> bytes:
+    """Encode what stands between a value's offset and the stored publication."""
+    encoded = encode_tags(tags)
+    return _time_and_size.pack(time_ms, len(encoded)) + encoded
+
+
+def removal_head(time_ms: int) -> bytes:
+    """Encode what stands before a removal's tags in the stream."""
+    return _time.pack(time_ms)
+
+
+def read_value(key: str, value: bytes, epoch: str = "") -> MapEntry:
+    """Read a key's value; ``epoch`` is the map's. Raises ``EngineError`` where somebody else's stands."""
+    if len(value) < _offset.size:
+        raise EngineError(_NO_VALUE)
+    return read_written(key, value[_offset.size :], _offset.unpack_from(value)[0], epoch)
+
+
+def read_written(key: str, body: bytes, offset: int, epoch: str = "") -> MapEntry:
+    """Read a write in the stream; raises ``EngineError``."""
+    if len(body) < _time_and_size.size:
+        raise EngineError(_NO_VALUE)
+    time_ms, size = _time_and_size.unpack_from(body)
+    stored = body[_time_and_size.size + size :]
+    return MapEntry(read_stored(stored, offset, epoch if offset == 1 else "", key), time_ms)
+
+
+def read_removed(key: str, body: bytes, offset: int, epoch: str = "") -> MapEntry:
+    """Read a removal in the stream; raises ``EngineError``."""
+    if len(body) < _time.size:
+        raise EngineError(_NO_VALUE)
+    encoded = body[_time.size :]
+    removal = Publication(
+        offset=offset,
+        tags=_tags_decoder.decode(encoded) if encoded else None,
+        key=key,
+        removed=True,
+        epoch=epoch if offset == 1 else "",
+    )
+    return MapEntry(removal, _time.unpack_from(body)[0])
+
+
+_NO_VALUE = "a map's stored value is malformed"
 
 
 # --- epochs -----------------------------------------------------------------------------------------

@@ -13,13 +13,19 @@ from realtime.engines.redis.cluster import ClusterShard
 from realtime.engines.redis.connection import FixedResolver
 from realtime.engines.redis.control import RedisControlBus
 from realtime.engines.redis.keys import Naming
+from realtime.engines.redis.map_keys import MapNaming
+from realtime.engines.redis.maps import RedisMaps
 from realtime.engines.redis.presence import RedisPresence
 from realtime.engines.redis.sentinel import SentinelShard
 from realtime.engines.redis.shard import Shard, ShardListener, SingleShard
 
 
 if TYPE_CHECKING:
-    from realtime.conf.options import RedisEngineOptions, RedisPresenceOptions
+    from realtime.conf.options import (
+        RedisEngineOptions,
+        RedisMapBrokerOptions,
+        RedisPresenceOptions,
+    )
 
 
 def make_shards(places: Sequence[Deployment], listener: ShardListener) -> tuple[Shard, ...]:
@@ -55,6 +61,25 @@ def make_layer(
     """
     return RealtimeChannelLayer(
         lambda listener: make_shards(places, listener), prefix=prefix, capacity=capacity
+    )
+
+
+def make_maps(
+    layer: RealtimeChannelLayer,
+    options: RedisMapBrokerOptions,
+    *,
+    clock: Callable[[], float] = time.time,
+) -> RedisMaps:
+    """Make the map broker, on the running loop; the layer is its own."""
+    of_loop = layer.of_loop()
+    return RedisMaps(
+        of_loop,
+        MapNaming(options.prefix, is_cluster=of_loop.shards[0].is_cluster),
+        clock=clock,
+        sweep_interval=options.cleanup_interval,
+        batch_size=options.cleanup_batch_size,
+        result_ttl=options.idempotent_result_ttl,
+        has_delivery=not options.skip_pub_sub,
     )
 
 

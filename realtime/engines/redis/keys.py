@@ -48,11 +48,16 @@ def shard_of(channel: str, count: int) -> int:
     return bucket
 
 
-class ChannelKeys(msgspec.Struct, frozen=True, gc=False):
-    """All names of one channel; ``group_channel`` is the PUB/SUB channel of its group."""
+class GroupNames(msgspec.Struct, frozen=True, gc=False):
+    """Of a channel's group: its name, and the PUB/SUB channel that it is in Redis."""
 
     group: str
     group_channel: bytes
+
+
+class ChannelKeys(GroupNames, frozen=True, gc=False):
+    """All names of one channel."""
+
     stream: bytes
     stream_meta: bytes
     list: bytes

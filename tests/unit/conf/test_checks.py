@@ -180,7 +180,7 @@ def test_deployment(settings, is_debug, expected):
         ({"typo": 1}, "E002", "typo (settings.REALTIME): there is no such option"),
         ({"client": {"pong_timeout": "25s"}}, "E003", "client.pong_timeout (settings.REALTIME): "),
         (
-            {"map_broker": {"type": "redis"}},
+            {"map_broker": {"type": "postgres"}},
             "E004",
             "map_broker.type (settings.REALTIME): not implemented",
         ),

@@ -480,7 +480,7 @@ def test_a_default_of_something_not_implemented_is_no_matter():
 @pytest.mark.parametrize(
     ("settings", "path"),
     [
-        ({"map_broker": {"type": "redis"}}, "map_broker.type"),
+        ({"map_broker": {"type": "postgres"}}, "map_broker.type"),
         ({"controller": {"enabled": True, "type": "postgres"}}, "controller.enabled"),
         ({"broker": {"enabled": True, "type": "nats"}}, "broker.enabled"),
         ({"client": {"token": {"jwks_public_endpoint": "https://x/jwks"}}}, None),
@@ -502,7 +502,7 @@ def test_what_would_be_less_safe_is_refused(settings, path):
 def test_refusals_are_told_apart():
     """So that the system check can give another hint."""
     with pytest.raises(InvalidConfigError) as caught:
-        load({"map_broker": {"type": "redis"}}, {})
+        load({"map_broker": {"type": "postgres"}}, {})
 
     assert [problem.fault for problem in caught.value.problems] == [Fault.UNAVAILABLE]
 

@@ -40,6 +40,7 @@ def test_no_option_is_in_both_tables(key):
         "broker.redis.sentinel_master_name",
         "presence_manager.enabled",
         "presence_manager.redis.presence_ttl",
+        "map_broker.redis.cleanup_interval",
         "http_server.port",
         "http_server.tls.enabled",
         "http_server.tls_external",
@@ -103,6 +104,9 @@ def test_what_never_applies_wins_over_its_section():
 @pytest.mark.parametrize(
     ("values", "path", "asks"),
     [
+        ({}, "map_broker.type", False),
+        ({"map_broker.type": "redis"}, "map_broker.type", False),
+        ({"map_broker.type": "postgres"}, "map_broker.type", True),
         ({}, "broker.enabled", False),
         ({"broker.enabled": True}, "broker.enabled", False),
         ({"broker.enabled": True, "broker.type": "nats"}, "broker.enabled", True),

@@ -8,9 +8,11 @@ from channels.layers import channel_layers, get_channel_layer
 from realtime import backends
 from realtime.conf import schema
 from realtime.engines.memory import MemoryEngine
+from realtime.engines.memory_maps import MemoryMaps
 from realtime.engines.redis.broker import RedisBroker
 from realtime.engines.redis.channel_layer import RealtimeChannelLayer
 from realtime.engines.redis.control import RedisControlBus
+from realtime.engines.redis.maps import RedisMaps
 from realtime.engines.redis.presence import RedisPresence
 from realtime.protocol.errors import ConfigError
 
@@ -84,6 +86,24 @@ async def test_each_part_is_where_the_options_say(
     assert len(made.layers) == own_layers
 
 
+@pytest.mark.parametrize(
+    ("values", "maps", "broker"),
+    [
+        ({}, MemoryMaps, MemoryEngine),
+        (REDIS, MemoryMaps, RedisBroker),
+        ({"map_broker.type": "redis"}, RedisMaps, MemoryEngine),
+        ({**REDIS, "map_broker.type": "redis"}, RedisMaps, RedisBroker),
+    ],
+)
+async def test_maps_are_where_their_own_option_says(values, maps, broker):
+    """Whatever the engine is; they have no part in its layer."""
+    made = await backends.make_backends(schema.build(values), {}, "node")
+
+    assert type(made.maps) is maps
+    assert type(made.broker) is broker
+    assert made.layers == ()
+
+
 async def test_memory_parts_are_one_engine():
     """What is published is seen by who reads."""
     made = await backends.make_backends(schema.build({}), {}, "node")
@@ -141,6 +161,10 @@ def test_other_layers_are_the_projects(values, settings):
                 "broker.redis.address": ("redis://:secret@y:port",),
             },
             "broker.redis",
+        ),
+        (
+            {"map_broker.type": "redis", "map_broker.redis.address": ("redis://:secret@y:port",)},
+            "map_broker.redis",
         ),
     ],
 )

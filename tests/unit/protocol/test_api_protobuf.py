@@ -215,7 +215,7 @@ def test_a_batch_is_read_and_written() -> None:
     request.commands.add().publish.channel = "a"
     request.commands.add().info.SetInParent()
     request.commands.add()
-    request.commands.add().map_stats.channel = "a method that the table lacks"
+    request.commands.add().block_user.user = "a method that the table lacks"
 
     decoded = api_protobuf.request_decoder("Batch")(request.SerializeToString())
     written = api_protobuf.response_encoder("Batch")(
