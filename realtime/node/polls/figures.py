@@ -46,7 +46,13 @@ class PollFigures:
         self.stale_publishes = 0
 
     def counters(self) -> Mapping[str, float]:
-        """Return them by the names of ``info``; what Centrifugo has histograms of are sums of seconds and counts."""
+        """
+        Return them by the names of ``info``; what Centrifugo has histograms of are sums of seconds and counts.
+
+        A node that has never polled has none, so that those without shared polls don't read twenty zeros.
+        """
+        if not any(self.calls.values()) and not self.published:
+            return {}
         prefix = "centrifugo.shared_poll"
         counted = {
             "items_count.result.changed": self.changed,

@@ -330,7 +330,9 @@ class Polls:
     # --- figures ---------------------------------------------------------------------------------
 
     def gauges(self) -> Mapping[str, float]:
-        """Return what ``info`` shows as it is."""
+        """Return what ``info`` shows as it is; nothing where nothing is polled."""
+        if not self._polled:
+            return {}
         return {
             "centrifugo.shared_poll.num_channels": float(self.num_channels),
             "centrifugo.shared_poll.num_keys": float(self.num_keys),
