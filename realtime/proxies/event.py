@@ -113,7 +113,7 @@ def read_answer(event: Event[ResultT], body: bytes) -> Answer[ResultT]:
 
 def decode_object(kind: type[StructT], text: bytes, what: str) -> StructT:
     """
-    Read a JSON object as Go reads it: unknown names and nulls are skipped, names match in any letter case.
+    Read a JSON object; unknown names and nulls are skipped, as Go does.
 
     Args:
         kind: What to make of it.

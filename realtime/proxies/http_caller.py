@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import os
 import ssl
 from collections.abc import Mapping
 
@@ -57,6 +58,7 @@ class HTTPCaller:
         self._context = context
         self._server_name = server_name or None
         self._session: aiohttp.ClientSession | None = None
+        self._is_closed = False
         self._under_way = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -83,6 +85,8 @@ class HTTPCaller:
         return read_answer(event, text)
 
     async def _post(self, body: bytes) -> bytes:
+        if self._is_closed:
+            raise ProxyError("the configuration has another proxy in its place")
         session = self._session = self._session or self._open()
         async with session.post(
             self._url,
@@ -111,6 +115,7 @@ class HTTPCaller:
         try:
             await self._idle.wait()
         finally:
+            self._is_closed = True
             session, self._session = self._session, None
             if session is not None:
                 await session.close()
@@ -132,5 +137,8 @@ def _reason(error: aiohttp.ClientError) -> str:
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         return f"the certificate is not accepted: {error.certificate_error}"
     if isinstance(error, aiohttp.ClientOSError):
-        return error.strerror or type(error).__name__
+        number = error.errno or 0
+        # A name that does not resolve has a number of another kind, and below 0.
+        text = os.strerror(number) if number > 0 else error.strerror
+        return text or type(error).__name__
     return type(error).__name__

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from realtime.conf.loader import read_file
 from realtime.conf.snapshot import read_revision
 from realtime.conf.transfer import apply_settings, export_document, settings_of
-from realtime.models import OPTION_COLUMNS, ConfigurationChange, Namespace, SecondsField
+from realtime.models import OPTION_COLUMNS, ConfigurationChange, Namespace, Proxy, SecondsField
 
 
 pytestmark = pytest.mark.django_db
@@ -37,11 +37,34 @@ FULL = {
             {
                 "name": "board",
                 "subscription_type": "map",
-                "map": {"mode": "ephemeral", "key_ttl": "30s", "publish_proxy_name": "p"},
+                "map": {"mode": "ephemeral", "key_ttl": "30s", "publish_proxy_name": "boards"},
                 "shared_poll": {"channel_shutdown_delay": "-1s"},
             },
         ],
-    }
+    },
+    "proxies": [
+        {
+            "name": "boards",
+            "endpoint": "https://app.example.com/boards?a=1%202",
+            "timeout": "1.5s",
+            "http_headers": ["Cookie"],
+            "http": {
+                "tls": {"enabled": True, "server_ca_pem": "/etc/ca.pem", "server_name": "app"},
+                "static_headers": [
+                    {"key": "X-Key", "value": 's3cret "é"'},
+                    {"key": "Authorization", "value": "Bearer ${TIDEWIRE_VAR_NOT_SET_HERE}"},
+                ],
+                "status_to_code_transforms": [
+                    {
+                        "status_code": 403,
+                        "to_error": {"code": 403, "message": "no", "temporary": False},
+                    },
+                    {"status_code": 404, "to_disconnect": {"code": 4504, "reason": "gone"}},
+                ],
+            },
+        },
+        {"name": "local", "endpoint": "python:shop.realtime.prices"},
+    ],
 }
 
 
@@ -79,11 +102,19 @@ def test_a_file_becomes_rows(write):
     """Nested objects become columns, durations seconds."""
     output = run("importconfig", write(FULL))
 
-    assert "2 added, 1 changed, 0 deleted, 0 unchanged" in output.out
+    assert "4 added, 1 changed, 0 deleted, 0 unchanged" in output.out
     chat, board = rows()["chat"], rows()["board"]
     assert (chat["history_ttl"], chat["allowed_delta_types"]) == (5400.0, ["fossil"])
     assert (board["map_mode"], board["map_key_ttl"]) == ("ephemeral", 30.0)
-    assert board["map_publish_proxy_name"] == "p"
+    assert board["map_publish_proxy_name"] == "boards"
+    boards = Proxy.objects.get(name="boards")
+    assert (boards.timeout, boards.http_headers) == (1.5, ["Cookie"])
+    # Headers keep their case, and what refers to the environment is filled in by each server.
+    assert boards.http_static_headers == {
+        "X-Key": 's3cret "é"',
+        "Authorization": "Bearer ${TIDEWIRE_VAR_NOT_SET_HERE}",
+    }
+    assert boards.http_tls_server_ca_pem == "/etc/ca.pem"
     assert board["shared_poll_channel_shutdown_delay"] == -1.0
     assert rows()[""]["presence"]
 
@@ -95,7 +126,7 @@ def test_importing_again_changes_nothing(write):
 
     output = run("importconfig", write(FULL))
 
-    assert "0 added, 0 changed, 0 deleted, 3 unchanged" in output.out
+    assert "0 added, 0 changed, 0 deleted, 5 unchanged" in output.out
     assert (rows(), read_revision()) == (before, revision)
 
 
@@ -257,6 +288,82 @@ def test_an_import_is_remembered_under_the_system_account(write, monkeypatch):
     assert ["history_ttl", "0s", "1h30m0s"] in record.changes
 
 
+# --- proxies ------------------------------------------------------------------------------------
+
+
+def test_no_secret_of_a_proxy_is_shown_or_recorded(write):
+    """Names of headers are, and that a value is another one now."""
+    document = json.loads(json.dumps(FULL))
+    first = run("importconfig", write(document))
+    document["proxies"][0]["http"]["static_headers"][0]["value"] = "s3cret number two"
+
+    second = run("importconfig", write(document))
+
+    assert "X-Key: ********" in first.out
+    assert "X-Key: ********" in second.out
+    assert "(changed)" in second.out
+    records = json.dumps(list(ConfigurationChange.objects.values_list("changes", flat=True)))
+    assert "X-Key" in records
+    assert "s3cret" not in first.out + second.out + records
+    assert Proxy.objects.get(name="boards").http_static_headers["X-Key"] == "s3cret number two"
+
+
+@pytest.mark.parametrize(
+    ("proxy", "told"),
+    [
+        ({"name": "x", "endpoint": "http://a/"}, r"proxies\[x\].name: must be two or more"),
+        ({"name": "default", "endpoint": "http://a/"}, r"proxies\[default\].name: default is"),
+        ({"name": "xx"}, r"proxies\[xx\].endpoint: is required"),
+        ({"name": "xx", "endpoint": "grpc://a:1"}, r"proxies\[xx\].endpoint: gRPC .* later"),
+        (
+            {"name": "xx", "endpoint": "http://a/", "timeout": 5},
+            r"needs a unit|duration.*proxies\[xx\].timeout",
+        ),
+        (
+            {"name": "xx", "endpoint": "http://a/", "timeout": "0s"},
+            r"proxies\[xx\].timeout: expected",
+        ),
+        ({"endpoint": "http://a/"}, r"proxies\[0\].name: expected a name"),
+    ],
+)
+def test_a_proxy_that_is_wrong_is_refused_with_its_path(write, proxy, told):
+    """And nothing of the file gets into the database."""
+    document = {"channel": {"namespaces": [{"name": "new"}]}, "proxies": [proxy]}
+
+    with pytest.raises(CommandError, match=told):
+        run("importconfig", write(document))
+
+    assert not Proxy.objects.exists()
+    assert not Namespace.objects.filter(name="new").exists()
+
+
+def test_a_proxy_that_a_namespace_names_is_not_pruned(write):
+    """The namespace may be one that the file does not speak of."""
+    run("importconfig", write(FULL))
+
+    with pytest.raises(CommandError, match="there is no proxy 'boards'"):
+        run("importconfig", write({"proxies": []}), prune=True)
+
+    assert Proxy.objects.count() == 2
+    output = run("importconfig", write({"channel": {"namespaces": []}, "proxies": []}), prune=True)
+    assert "- proxy boards" in output.out
+    assert not Proxy.objects.exists()
+
+
+def test_pruning_leaves_alone_what_a_file_does_not_speak_of(write):
+    """Namespaces by a file of proxies, and proxies by a file of namespaces."""
+    run("importconfig", write(FULL))
+
+    run(
+        "importconfig",
+        write({"channel": {"namespaces": FULL["channel"]["namespaces"]}}),
+        prune=True,
+    )
+    run("importconfig", write({"proxies": FULL["proxies"]}), prune=True)
+
+    assert (Proxy.objects.count(), Namespace.objects.count()) == (2, 3)
+
+
 # --- export -------------------------------------------------------------------------------------
 
 
@@ -269,12 +376,15 @@ def test_what_is_exported_imports_as_it_was(write, tmp_path, form):
 
     run("exportconfig", str(target))
     Namespace.objects.exclude(name="").delete()
+    Proxy.objects.all().delete()
+    Proxy.objects.create(name="old", endpoint="http://127.0.0.1/")
     Namespace.objects.filter(name="").update(presence=False, join_leave=True)
     Namespace.objects.create(name="chat", join_leave=True)
     run("importconfig", str(target), prune=True)
 
     assert {name: settings_of(row) for name, row in _named_rows()} == before
     assert read_file(target) == export_document()
+    assert export_document()["proxies"] == FULL["proxies"]
 
 
 def _named_rows():
@@ -291,16 +401,29 @@ def test_an_export_has_centrifugos_keys_and_no_defaults(write):
     board, chat = document["channel"]["namespaces"]
     assert board == {**FULL["channel"]["namespaces"][1]}
     assert chat == {**FULL["channel"]["namespaces"][0], "history_ttl": "1h30m0s"}
+    assert document["proxies"] == FULL["proxies"]
+
+
+def test_a_new_export_is_for_its_owner_only(tmp_path):
+    """Headers of proxies may be secrets."""
+    target = tmp_path / "export.json"
+
+    run("exportconfig", str(target))
+
+    assert target.stat().st_mode & 0o077 == 0
 
 
 @pytest.mark.parametrize("form", ["json", "yaml", "toml"])
 def test_an_empty_configuration_is_exported_as_such(tmp_path, form):
-    """Both keys are there, so that importing it resets everything."""
+    """All keys are there, so that importing it resets everything."""
     target = tmp_path / f"export.{form}"
 
     run("exportconfig", str(target))
 
-    assert read_file(target) == {"channel": {"without_namespace": {}, "namespaces": []}}
+    assert read_file(target) == {
+        "channel": {"without_namespace": {}, "namespaces": []},
+        "proxies": [],
+    }
 
 
 def test_a_file_that_exists_is_not_overwritten_unasked(tmp_path):

@@ -105,7 +105,9 @@ def test_rows_of_a_base_are_kept_and_filled_up():
     assert content["rpc"]["namespaces"] == [
         {"name": "cart", "proxy_enabled": True, "proxy_name": "default"}
     ]
-    assert content["proxies"] == [{"name": "p"}]
+    (proxy,) = content["proxies"]
+    assert (proxy["name"], proxy["endpoint"], proxy["timeout"]) == ("p", "", "1s")
+    assert proxy["http"]["tls"]["enabled"] is False
     assert content["consumers"] == []
     assert content["node"]["name"] == TRICKY
     assert "typo" not in channel

@@ -297,11 +297,11 @@ def test_reading_the_revision_is_one_query(django_assert_num_queries):
         read_revision()
 
 
-def test_loading_takes_three_queries(django_assert_num_queries):
-    """Revision, namespaces and keys, however many there are."""
+def test_loading_takes_four_queries(django_assert_num_queries):
+    """Revision, namespaces, proxies and keys, however many there are."""
     Namespace.objects.bulk_create(Namespace(name=f"ns{n}") for n in range(20))
 
-    with django_assert_num_queries(3):
+    with django_assert_num_queries(4):
         load_configuration(OPTIONS)
 
 
