@@ -232,7 +232,7 @@ class Worker:
         self._is_failing = True
         what = str(error) or f"no answer within {CALL_TIMEOUT:g} s"
         facts = {"channel": self.channel.name}
-        logger.log(level, "a shared poll failed: %s", what, exc_info=error, extra=facts)
+        logger.log(level, "a shared poll failed: %s", what, extra=facts)
 
     def _later(self, delay: float, callback: Callable[..., object], *args: object) -> None:
         handle: Handle | None = None
