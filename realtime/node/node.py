@@ -165,7 +165,7 @@ class Node:
         self._checked: dict[str, float] = {}
         self._admitted = (0, 0)
         self.members = Membership(self, monotonic)
-        self.polls = Polls(lambda: self.options.shared_poll, broker, self.spawn, random_epoch)
+        self.polls = Polls(lambda: self.options.shared_poll, broker, random_epoch)
         self._notices = notices
         self.emulation = Emulation(self)
         self.surveys = Surveys(

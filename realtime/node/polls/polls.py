@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -63,7 +63,6 @@ class Polls:
     Args:
         options: Reads the process options in force.
         broker: Brings direct publishes from other nodes.
-        spawn: Runs a coroutine that nobody waits for.
         new_epoch: Names a channel's generation.
 
     Attributes:
@@ -77,7 +76,6 @@ class Polls:
         self,
         options: Callable[[], SharedPollGlobalOptions],
         broker: Broker,
-        spawn: Callable[[Any], object],
         new_epoch: Callable[[], str],
     ) -> None:
         self.find_backend: FindBackend = lambda _name: None
@@ -85,7 +83,7 @@ class Polls:
         self.feeds = Feeds(broker)
         self.outbox = Outbox(lambda flush: asyncio.get_running_loop().call_soon(flush))
         self._options = options
-        self._spawn = spawn
+        self._tasks: set[asyncio.Task[None]] = set()
         self._new_epoch = new_epoch
         self._timers: Timers | None = None
         self._polled: dict[str, _Polling] = {}
@@ -117,9 +115,16 @@ class Polls:
         """Number a call that begins."""
         return next(self._calls)
 
-    def run(self, call: Any) -> None:
-        """Run a coroutine that nobody waits for."""
-        self._spawn(call)
+    def run(self, call: Coroutine[Any, Any, None]) -> None:
+        """Run a call as a task of this object: timeouts, the application's client's too, work in tasks alone."""
+        task = asyncio.get_running_loop().create_task(call)
+        self._tasks.add(task)
+        task.add_done_callback(self._ran)
+
+    def _ran(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            logger.error("a shared poll failed", exc_info=task.exception())
 
     def forget(self, channel: PolledChannel, names: Sequence[str]) -> None:
         """Clean up after keys that are gone."""
@@ -198,7 +203,7 @@ class Polls:
         return sum(len(polling.channel.keys) for polling in self._polled.values())
 
     def close(self) -> None:
-        """Ask no more; may be called twice."""
+        """Ask no more, and wait for no answer; may be called twice."""
         self.outbox.flush()
         for polling in self._polled.values():
             polling.worker.stop()
@@ -206,6 +211,8 @@ class Polls:
             if polling.ending is not None:
                 polling.ending.cancel()
         self._polled.clear()
+        for task in self._tasks:
+            task.cancel()
 
     async def tidy(self) -> None:
         """Do what is due once a second."""

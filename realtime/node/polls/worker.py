@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable, Coroutine, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
 from realtime.node.polls.channel import PolledChannel
 from realtime.node.polls.figures import PollFigures
@@ -64,7 +64,7 @@ class Room(Protocol):
     def next_call(self) -> int:
         """Number a call that begins."""
 
-    def run(self, call: object) -> None:
+    def run(self, call: Coroutine[Any, Any, None]) -> None:
         """Run a coroutine that nobody waits for."""
 
     def forget(self, channel: PolledChannel, names: Sequence[str]) -> None:

@@ -105,7 +105,8 @@ class FakeTimers:
             at, _, timer = heapq.heappop(self._queue)
             self.now = max(self.now, at)
             if timer.callback is not None:
-                timer.callback()
+                # As a loop does it: no task is the current one.
+                asyncio.get_running_loop().call_soon(timer.callback)
             await settle()
         self.now = end
         await settle()
