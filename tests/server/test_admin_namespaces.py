@@ -351,7 +351,7 @@ def test_options_without_effect_say_so(operator):
     """In the form, above the group that holds them."""
     page = operator.get(ADD).content.decode()
 
-    assert page.count("without effect yet") == 4
+    assert page.count("without effect yet") == 3
 
 
 def test_the_index_is_ours_and_links_the_explanation(operator):

@@ -13,6 +13,7 @@ import realtime
 from realtime import calling
 from realtime.conf import loader
 from realtime.conf.schema import leaves
+from realtime.handlers import unregister_handler
 
 
 README = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
@@ -36,9 +37,11 @@ def test_the_python_examples_run(django_capture_on_commit_callbacks, db):
     ):
         for block in blocks("python"):
             exec(compile(block, "README.md", "exec"), {})
+    unregister_handler("shared_poll_refresh", "prices")
 
-    assert {method for method, _ in posted} == {"publish", "map_publish", "map_remove"}
-    assert posted[-1] == ("map_publish", "scores:game")
+    methods = {"publish", "map_publish", "map_remove", "shared_poll_publish"}
+    assert {method for method, _ in posted} == methods
+    assert posted[-2:] == [("map_publish", "scores:game"), ("shared_poll_publish", "prices:market")]
 
 
 def test_every_option_the_readme_names_exists():
