@@ -41,6 +41,7 @@ from realtime.models import (
     Namespace,
     SecondsField,
 )
+from realtime.namespaces.options import MAP_KINDS
 from realtime.protocol.errors import ConfigError
 
 
@@ -128,7 +129,10 @@ class NamespaceAdmin(RecordingAdmin[Namespace]):
             "Delta compression and filters",
             {
                 "fields": (("allowed_delta_types", "delta_publish"), "allow_tags_filter"),
-                "description": _LATER,
+                "description": (
+                    "Send what differs from the publication before, and let subscribers choose by tags. "
+                    "A subscription has one or the other."
+                ),
             },
         ),
         (
@@ -161,7 +165,12 @@ class NamespaceAdmin(RecordingAdmin[Namespace]):
                     *_group("map."),
                 ),
                 "classes": ("collapse",),
-                "description": (f"{_LATER} Subscribes to a namespace of a map type are refused."),
+                "description": (
+                    "Channels that keep a value by key: subscribers load all keys and follow what changes. The prefixes "
+                    "put the subscribers of any channel down in such a map. Without effect yet are "
+                    "<code>map.publish_proxy_enabled</code> and <code>map.remove_proxy_enabled</code>: what "
+                    "they would decide is refused with <code>108 not available</code>."
+                ),
             },
         ),
         (
@@ -202,7 +211,9 @@ class NamespaceAdmin(RecordingAdmin[Namespace]):
 
     @admin.display(description="publish")
     def publish(self, row: Namespace) -> str:
-        """Say which clients may publish."""
+        """Say which clients may publish, or write keys."""
+        if row.subscription_type in MAP_KINDS:
+            return "proxy" if row.map_publish_proxy_enabled else _who(row, "publish", "map_")
         return "proxy" if row.publish_proxy_enabled else _who(row, "publish")
 
     @admin.display(description="history", ordering="history_size")
@@ -215,6 +226,8 @@ class NamespaceAdmin(RecordingAdmin[Namespace]):
     @admin.display(description="recovery")
     def recovery(self, row: Namespace) -> str:
         """Say whether subscribers recover."""
+        if row.subscription_type in MAP_KINDS:
+            return "-" if row.map_mode == "ephemeral" else "always (map)"
         if row.force_recovery or row.allow_recovery:
             mode = row.force_recovery_mode or "stream"
             return f"{'always' if row.force_recovery else 'on request'} ({mode})"
@@ -355,15 +368,15 @@ def _as_text(fields: Sequence[Any]) -> list[Any]:
     ]
 
 
-def _who(row: Namespace, operation: str) -> str:
+def _who(row: Namespace, operation: str, prefix: str = "") -> str:
     """Name whom the flags of an operation let in."""
-    if getattr(row, f"allow_{operation}_for_client"):
+    if getattr(row, f"{prefix}allow_{operation}_for_client"):
         who = "any user"
-    elif getattr(row, f"allow_{operation}_for_subscriber", False):
+    elif getattr(row, f"{prefix}allow_{operation}_for_subscriber", False):
         who = "subscribers"
     else:
         return NOBODY
-    if getattr(row, f"allow_{operation}_for_anonymous"):
+    if getattr(row, f"{prefix}allow_{operation}_for_anonymous"):
         return "anybody" if who == "any user" else "subscribers, also anonymous"
     return who
 

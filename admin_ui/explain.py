@@ -22,6 +22,7 @@ from realtime.auth.tokens import (
     TokenVerifier,
 )
 from realtime.conf.options import ProcessOptions
+from realtime.namespaces.options import STREAM_TYPE
 from realtime.namespaces.table import Channel, NamespaceTable
 from realtime.protocol import errors
 from realtime.protocol.errors import ClientError, Disconnect
@@ -29,18 +30,24 @@ from realtime.session.permissions import (
     GrantedOptions,
     Step,
     authorize_history,
+    authorize_map_write,
     authorize_presence,
     authorize_publish,
     authorize_subscribe,
     check_channel,
     check_subscribe,
     grant_options,
+    map_key,
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What is to be explained; ``operation`` is ``subscribe``, ``publish``, ``history`` or ``presence``."""
+    """
+    What is to be explained; ``operation`` is ``subscribe``, ``publish``, ``remove``, ``history`` or ``presence``.
+
+    A subscribe asks for what the channel is, and a publish to a map is one of a key.
+    """
 
     operation: str
     channel: str
@@ -175,9 +182,14 @@ class _Explainer:
 
     def _subscribe(self) -> None:
         has_token = bool(self.question.subscription_token)
+        known = self.answer.channel
+        requested = STREAM_TYPE
+        if known is not None and known.options.is_map:
+            requested = known.options.type_number
         channel = check_subscribe(
             self.table,
             self.question.channel,
+            requested_type=requested,
             has_token=has_token,
             is_subscribed=self.is_subscribed,
             trace=self.answer.steps,
@@ -226,10 +238,14 @@ class _Explainer:
         return token
 
     def _call(self) -> None:
-        """Decide on a publish, history or presence call."""
+        """Decide on a publish, remove, history or presence call."""
         question, steps = self.question, self.answer.steps
         channel = check_channel(self.table, question.channel, steps)
         user, is_insecure = self.answer.user, self.options.client.insecure
+        is_removal = question.operation == "remove"
+        if is_removal or (question.operation == "publish" and channel.options.is_map):
+            self._write_map(channel, is_removal=is_removal)
+            return
         if question.operation == "publish":
             authorize_publish(
                 channel,
@@ -248,6 +264,20 @@ class _Explainer:
             is_insecure=is_insecure,
             trace=steps,
         )
+
+    def _write_map(self, channel: Channel, *, is_removal: bool) -> None:
+        steps = self.answer.steps
+        authorize_map_write(
+            channel,
+            data=self.question.data,
+            user=self.answer.user,
+            is_removal=is_removal,
+            is_subscribed=self.is_subscribed,
+            is_insecure=self.options.client.insecure,
+            trace=steps,
+        )
+        # Which key it is changes nothing, as long as there is one.
+        map_key(channel, asked="key", client_id="client", user=self.answer.user, trace=steps)
 
     def _pass(self, rule: str, text: str) -> None:
         self.answer.steps.append(Step(rule, "pass", text))
@@ -268,4 +298,11 @@ def features(granted: GrantedOptions) -> Sequence[str]:
         "push_join_leave": "receives joins and leaves",
     }
     values = msgspec.structs.asdict(granted)
-    return [text for name, text in names.items() if values[name]]
+    found = [text for name, text in names.items() if values[name]]
+    presence = granted.map_presence
+    if presence is not None:
+        if presence.clients_prefix or presence.users_prefix:
+            found.append("put down in maps of who is there")
+        if presence.removes_own_key:
+            found.append("takes its own key with it")
+    return found

@@ -210,6 +210,7 @@ class ExplainForm(forms.Form):
     OPERATIONS: ClassVar[Sequence[tuple[str, str]]] = (
         ("subscribe", "Subscribe"),
         ("publish", "Publish"),
+        ("remove", "Remove a key"),
         ("history", "Read history"),
         ("presence", "Read presence"),
     )

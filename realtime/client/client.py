@@ -372,7 +372,7 @@ class Client:
         if refreshed:
             self.node.spawn(self._refresh_presence(refreshed))
         if in_maps:
-            self.node.spawn(map_presence.keep(in_maps))
+            self.node.spawn_next(map_presence.keep(in_maps))
 
     async def _refresh_presence(self, subscriptions: list[Subscription]) -> None:
         for subscription in subscriptions:
@@ -490,7 +490,7 @@ class Client:
             return
         options = subscription.options
         if options.map_presence is not None and was_established:
-            self.node.spawn(map_presence.forget(subscription, info))
+            self.node.spawn_next(map_presence.forget(subscription, info))
         if options.presence or (options.emit_join_leave and was_established):
             self.node.spawn(self.node.announce_leave(subscription, info, was_established))
 

@@ -79,6 +79,7 @@ async def subscribe(client: Client, command: Command) -> Reply | None:
     try:
         if channel is not None:
             await _begin(subscription, channel, request)
+        _check_rules(subscription)
         step = next_step(request, has_stream=subscription.rules.has_stream)
         outcome = await _STEPS[step](subscription, request)
     except BaseException:  # cancelled counts too: nothing may stay behind
@@ -169,6 +170,13 @@ async def _begin(
         load.is_recovery = request.recover
         if request.recover and not subscription.rules.has_stream:
             raise UnrecoverablePositionError
+
+
+def _check_rules(subscription: MapSubscription) -> None:
+    """Have a load begin anew where the namespace keeps its maps otherwise now: a store takes over what it is told."""
+    known = subscription.client.node.table.resolve(subscription.channel)
+    if known is None or not known.options.is_map or known.map_rules != subscription.rules:
+        raise UnrecoverablePositionError
 
 
 # --- the steps ----------------------------------------------------------------------------------------

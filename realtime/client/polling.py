@@ -10,8 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from msgspec import structs
-
 from realtime.auth.poll_signatures import PollSecrets, verify_batch
 from realtime.auth.tokens import TokenExpired, TokenInvalid
 from realtime.namespaces.options import SHARED_POLL_TYPE
@@ -62,11 +60,10 @@ async def establish(
 
     """
     node = client.node
-    # What is polled has no stream, so there is no position whatever the namespace says.
-    options = subscription.options = structs.replace(
-        subscription.options, positioned=False, recoverable=False, auto_recover=False
+    options = subscription.options
+    subscription.tags_filter = subscription.own_filter = (
+        None  # there is nothing that they choose from
     )
-    subscription.tags_filter = subscription.own_filter = None
     try:
         if options.push_join_leave:
             await node.join(subscription)

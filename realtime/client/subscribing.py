@@ -87,7 +87,7 @@ class Established:
         if not subscription.is_established:
             return
         if subscription.options.map_presence is not None:
-            client.node.spawn(map_presence.keep((subscription,)))
+            client.node.spawn_next(map_presence.keep((subscription,)))
         if subscription.options.emit_join_leave:
             client.node.spawn(client.node.announce_join(subscription))
         if subscription.ends_with is not None:

@@ -25,7 +25,8 @@ SUBSCRIPTION_TYPES = {
     "shared_poll": 4,
 }
 STREAM_TYPE = 0
-MAP_TYPES = frozenset((1, 2, 3))
+MAP_KINDS = ("map", "map_clients", "map_users")
+MAP_TYPES = frozenset(SUBSCRIPTION_TYPES[kind] for kind in MAP_KINDS)
 SHARED_POLL_TYPE = 4
 
 
@@ -149,7 +150,7 @@ class ChannelOptions(_Values, frozen=True):
     @property
     def is_map(self) -> bool:
         """Say whether the subscription type is one of the three map types."""
-        return self.subscription_type in ("map", "map_clients", "map_users")
+        return self.subscription_type in MAP_KINDS
 
     @property
     def type_number(self) -> int:

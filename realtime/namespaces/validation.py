@@ -203,6 +203,7 @@ class _NamespaceChecks:
     def warnings(self) -> _Found:
         yield from self._useless_streams()
         yield from self._useless_access()
+        yield from self._useless_in_maps()
         yield from self._not_supported()
 
     # --- problems ---
@@ -491,6 +492,17 @@ class _NamespaceChecks:
                 where = f"allow_{operation}_for_{who}"
                 if getattr(options, where) and not is_on:
                     yield where, f"{operation} is off: calls are answered with 108"
+
+    def _useless_in_maps(self) -> _Found:
+        options = self.options
+        if not options.is_map:
+            return
+        for where in ("history_size", "force_recovery", "force_positioning"):
+            if getattr(options, where):
+                yield where, "has no effect on maps: map.mode decides"
+        for where in ("allow_publish_for_client", "allow_publish_for_subscriber"):
+            if getattr(options, where):
+                yield where, f"has no effect on maps: map.{where} does that"
 
     def _not_supported(self) -> _Found:
         proxies = self.candidate.proxies

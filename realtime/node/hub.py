@@ -468,9 +468,13 @@ class Hub:
             return True
         if position.epoch == room.epoch and position.offset <= room.offset:
             return not room.positioned
+        # Where an epoch ends, how far a held one is in it says nothing any more.
+        is_new = position.epoch != room.epoch
         room.offset, room.epoch = position.offset, position.epoch
+        if is_new:
+            room.floor = 0
         for subscription in tuple((room.positioned or {}).values()):
-            if subscription.ahead < position.offset or subscription.state is LIVE:
+            if is_new or subscription.ahead < position.offset or subscription.state is LIVE:
                 subscription.client.lose_state(subscription)
         return True
 

@@ -555,7 +555,7 @@ def map_key(channel: Channel, *, asked: str, client_id: str, user: str, trace: T
     if trace is not None:
         whose = {"client_id": "the connection's id", "user_id": "the user's id"}
         text = f"the key is {whose.get(rule, 'the one in the request')}"
-        trace.append(Step("map.client_key", "pass", text))
+        trace.append(Step("map.client_key", "grant", text))
     return key
 
 

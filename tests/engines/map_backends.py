@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+import redis
 
 from realtime.conf.durations import parse_duration
 from realtime.conf.options import RedisMapBrokerOptions
@@ -105,14 +107,27 @@ class RedisMapsUnderTest:
     async def pass_time(self, seconds: float) -> None:
         self.clock.advance(seconds)
         for server in self.servers:
-            server.call("EVAL", _PASS_TIME, 0, self.prefix, int(seconds * 1000))
+            with contextlib.suppress(redis.ReadOnlyError):  # a replica hears of it from its master
+                server.call("EVAL", _PASS_TIME, 0, self.prefix, int(seconds * 1000))
 
-    def keys(self) -> list[str]:
-        """List what is stored, on all servers."""
-        found: list[bytes] = []
-        for server in self.servers:
-            found += server.call("KEYS", f"{self.prefix}[.:]*")
-        return sorted(key.decode() for key in found)
+    def names(self) -> list[str]:
+        """List the keys that are stored, on all servers."""
+        found = [key for server in self.servers for key in self._names_on(server)]
+        return sorted(found)
+
+    def _names_on(self, server: RedisServer) -> list[str]:
+        found: list[str] = server.call("KEYS", f"{self.prefix}[.:]*")
+        return found
+
+    def indexed(self) -> dict[str, float]:
+        """Return the maps that are in an index of deadlines, each by the time that is to be looked at it in ms."""
+        return {
+            member: float(server.call("ZSCORE", name, member))
+            for server in self.servers
+            for name in self._names_on(server)
+            if ":cleanup:channels" in name
+            for member in server.call("ZRANGE", name, 0, -1)
+        }
 
 
 @asynccontextmanager
@@ -139,9 +154,9 @@ async def redis_maps_under_test(
 @asynccontextmanager
 async def redis_maps(*servers: RedisServer, **options: Any) -> AsyncIterator[MapsUnderTest]:
     """Yield maps on real servers; their clocks are moved by moving deadlines and the ends of keys."""
-    async with redis_maps_under_test(*servers, **options) as redis:
+    async with redis_maps_under_test(*servers, **options) as opened:
         yield MapsUnderTest(
-            redis.maps, redis.node, redis.clock, redis.pass_time, redis.maps.sweep_once
+            opened.maps, opened.node, opened.clock, opened.pass_time, opened.maps.sweep_once
         )
 
 

@@ -22,7 +22,7 @@ from tests.engines.map_backends import MapsUnderTest
 
 
 CHANNEL = "map:board"
-RECOVERABLE = MapRules(key_ttl=60, stream_size=100, stream_ttl=60, meta_ttl=600)
+RECOVERABLE = MapRules(key_ttl=60, stream_size=100, stream_ttl=300, meta_ttl=600)
 PERSISTENT = MapRules(stream_size=100, stream_ttl=60)
 EPHEMERAL = MapRules(key_ttl=60)
 ALL = StateFilter(limit=EVERYTHING)

@@ -13,7 +13,7 @@ from admin_ui.explain import Question, explain
 from realtime.conf import loader
 from realtime.conf.options import ClientOptions, ProcessOptions, TokenOptions
 from realtime.models import Namespace
-from realtime.namespaces.options import ChannelOptions
+from realtime.namespaces.options import ChannelOptions, MapOptions
 from realtime.namespaces.table import NamespaceTable
 
 
@@ -32,8 +32,20 @@ TABLE = NamespaceTable(
             force_recovery=True,
         ),
         "closed": ChannelOptions(),
+        "poll": ChannelOptions(subscription_type="shared_poll", allow_subscribe_for_client=True),
         "lim": ChannelOptions(allow_user_limited_channels=True),
         "pres": ChannelOptions(presence=True, allow_presence_for_subscriber=True),
+        "board": ChannelOptions(
+            subscription_type="map",
+            allow_subscribe_for_client=True,
+            map_clients_presence_channel_prefix="who:",
+            map=MapOptions(
+                mode="persistent", allow_publish_for_subscriber=True, client_key="user_id"
+            ),
+        ),
+        "who": ChannelOptions(
+            subscription_type="map_clients", map=MapOptions(mode="ephemeral", key_ttl=60)
+        ),
     }
 )
 
@@ -51,7 +63,15 @@ def ask(operation, channel, **more):
     [
         ("subscribe", "open:a", {"user": "7"}, 0, "allow_subscribe_for_client"),
         ("subscribe", "open:a", {}, 103, "denied"),
+        ("subscribe", "board:a", {"user": "7"}, 0, "allow_subscribe_for_client"),
+        ("subscribe", "who:a", {"user": "7"}, 103, "denied"),
+        ("publish", "board:a", {"user": "7"}, 103, "denied"),
+        ("publish", "board:a", {"user": "7", "is_subscribed": True}, 0, "map.client_key"),
+        ("remove", "board:a", {"user": "7", "is_subscribed": True}, 103, "denied"),
+        ("remove", "open:a", {"user": "7", "is_subscribed": True}, 107, "type"),
         ("subscribe", "closed:a", {"user": "7"}, 103, "denied"),
+        ("subscribe", "poll:a", {"user": "7"}, 0, "allow_subscribe_for_client"),
+        ("subscribe", "poll:a", {}, 103, "denied"),
         ("subscribe", "nope:a", {"user": "7"}, 102, "namespace"),
         ("subscribe", "$open:a", {"user": "7"}, 103, "private"),
         ("subscribe", "lim:a#7,8", {"user": "8"}, 0, "user_limited"),

@@ -347,11 +347,29 @@ def test_the_list_sums_up_who_may_do_what(operator):
     assert "(without namespace)" not in page
 
 
+def test_the_list_says_of_maps_what_holds_for_maps(operator):
+    """Who writes keys, and whether subscribers are caught up with; options of streams say nothing there."""
+    Namespace.objects.create(
+        name="board",
+        subscription_type="map",
+        map_mode="persistent",
+        map_allow_publish_for_subscriber=True,
+        allow_publish_for_client=True,
+    )
+
+    page = operator.get(LIST, {"q": "board"}).content.decode()
+
+    assert "always (map)" in page
+    assert "subscribers" in page
+    assert "any user" not in page
+
+
 def test_options_without_effect_say_so(operator):
     """In the form, above the group that holds them."""
     page = operator.get(ADD).content.decode()
 
-    assert page.count("without effect yet") == 3
+    assert page.count("without effect yet") == 1
+    assert "Without effect yet are <code>map.publish_proxy_enabled</code>" in page
 
 
 def test_the_index_is_ours_and_links_the_explanation(operator):

@@ -161,6 +161,44 @@ function poll({ channel, delta }) {
   subscription.subscribe();
 }
 
+// What an application does with a map: `sync` is all of it, and then each `update` is a key.
+const maps = new Map();
+const entry = (e) => ({ ...publication(e), key: e.key, removed: e.removed ?? false });
+
+function subscribeMap({ channel, kind, page_size, token, get_token, delta, tf }) {
+  const make = {
+    clients: (...given) => client.newMapClientsSubscription(...given),
+    users: (...given) => client.newMapUsersSubscription(...given),
+  }[kind] ?? ((...given) => client.newMapSubscription(...given));
+  const subscription = make(channel, {
+    token: token ?? '',
+    getToken: get_token ? askForToken('subscription') : null,
+    minResubscribeDelay: 50,
+    maxResubscribeDelay: 500,
+    ...(page_size ? { pageSize: page_size } : {}),
+    ...(delta ? { delta } : {}),
+    ...(tf ? { tagsFilter: tf } : {}),
+  });
+  const entries = new Map();
+  maps.set(channel, entries);
+  subscriptions.set(channel, subscription);
+  subscription.on('subscribing', (c) => emit('subscribing', { channel, code: c.code, reason: c.reason }));
+  subscription.on('subscribed', (c) => emit('subscribed', subscribed(c)));
+  subscription.on('unsubscribed', (c) => emit('unsubscribed', { channel, code: c.code, reason: c.reason }));
+  subscription.on('error', (c) => emit('subscription_error', { channel, ...failure(c.error) }));
+  subscription.on('sync', (c) => {
+    entries.clear();
+    for (const each of c.entries) entries.set(each.key, entry(each));
+    emit('sync', { channel, count: c.entries.length });
+  });
+  subscription.on('update', (c) => {
+    if (c.removed) entries.delete(c.key);
+    else entries.set(c.key, entry(c));
+    emit('update', { channel, ...entry(c) });
+  });
+  subscription.subscribe();
+}
+
 const operations = {
   connect,
   subscribe,
@@ -168,6 +206,10 @@ const operations = {
   track: ({ channel, keys }) => subscriptions.get(channel).track(keys),
   untrack: ({ channel, keys }) => subscriptions.get(channel).untrack(keys),
   signature: ({ keys, signature }) => signatureWaiters.shift().resolve({ keys, signature }),
+  subscribe_map: subscribeMap,
+  map: ({ channel }) => Object.fromEntries(maps.get(channel)),
+  map_publish: ({ channel, key, data }) => subscriptions.get(channel).publish(key, pack(data)),
+  map_remove: ({ channel, key }) => subscriptions.get(channel).remove(key),
   unsubscribe: ({ channel }) => subscriptions.get(channel).unsubscribe(),
   disconnect: () => client.disconnect(),
   // The same client once more, with what it remembers.

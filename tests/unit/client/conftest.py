@@ -14,7 +14,7 @@ from realtime.client.client import Client
 from realtime.conf.options import ProcessOptions
 from realtime.engines.memory import MemoryEngine
 from realtime.engines.memory_maps import MemoryMaps
-from realtime.namespaces.options import ChannelOptions
+from realtime.namespaces.options import ChannelOptions, MapOptions
 from realtime.namespaces.table import NamespaceTable
 from realtime.node.node import Node
 from realtime.protocol.wire import ASGI_JSON, Wire
@@ -23,6 +23,12 @@ from realtime.session.session import Session
 
 SECRET = "a secret of more than thirty-two bytes, for tests"
 
+PAGES = {
+    "default_page_size": 3,
+    "min_page_size": 1,
+    "max_page_size": 10,
+    "live_transition_max_publication_limit": 20,
+}
 NAMESPACES = {
     "hist": ChannelOptions(
         history_size=10,
@@ -78,6 +84,60 @@ NAMESPACES = {
         allow_subscribe_for_anonymous=True,
     ),
     "user": ChannelOptions(allow_user_limited_channels=True),
+    "board": ChannelOptions(
+        subscription_type="map",
+        allow_subscribe_for_client=True,
+        allow_subscribe_for_anonymous=True,
+        allowed_delta_types=("fossil",),
+        delta_publish=True,
+        allow_tags_filter=True,
+        map=MapOptions(mode="persistent", stream_size=50, stream_ttl=60, **PAGES),
+    ),
+    "things": ChannelOptions(
+        subscription_type="map",
+        allow_subscribe_for_client=True,
+        allow_subscribe_for_anonymous=True,
+        map=MapOptions(mode="recoverable", key_ttl=60, stream_size=50, stream_ttl=30, **PAGES),
+    ),
+    "cursors": ChannelOptions(
+        subscription_type="map",
+        allow_subscribe_for_client=True,
+        allow_subscribe_for_anonymous=True,
+        allowed_delta_types=("fossil",),
+        delta_publish=True,
+        allow_tags_filter=True,
+        map=MapOptions(mode="ephemeral", key_ttl=60, **PAGES),
+    ),
+    "clients": ChannelOptions(
+        subscription_type="map_clients",
+        allow_subscribe_for_client=True,
+        allow_subscribe_for_anonymous=True,
+        map=MapOptions(mode="ephemeral", key_ttl=60),
+    ),
+    "users": ChannelOptions(
+        subscription_type="map_users",
+        allow_subscribe_for_client=True,
+        allow_subscribe_for_anonymous=True,
+        map=MapOptions(mode="recoverable", key_ttl=60),
+    ),
+    "watched": ChannelOptions(
+        allow_subscribe_for_client=True,
+        allow_subscribe_for_anonymous=True,
+        map_clients_presence_channel_prefix="clients:",
+        map_users_presence_channel_prefix="users:",
+    ),
+    "own": ChannelOptions(
+        subscription_type="map",
+        allow_subscribe_for_client=True,
+        allow_subscribe_for_anonymous=True,
+        map=MapOptions(
+            mode="persistent",
+            remove_client_on_unsubscribe=True,
+            client_key="client_id",
+            allow_publish_for_subscriber=True,
+            allow_publish_for_anonymous=True,
+        ),
+    ),
 }
 OPEN = ChannelOptions(
     allow_subscribe_for_client=True,

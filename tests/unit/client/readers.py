@@ -87,7 +87,7 @@ class Reader:
         """Take what was written."""
         self.node.hub.flush()
         written, self.connection.transport.written = self.connection.transport.written, []
-        for reply in self._replies(written):
+        for reply in replies_of(written, is_json=self.is_json):
             if "subscribe" in reply:
                 self._subscribed(reply["subscribe"])
             elif "push" in reply:
@@ -104,11 +104,6 @@ class Reader:
         else:
             message = msgspec.convert(command, Command)
             self.connection.client.on_message(delimit(encode_message(message)), False)
-
-    def _replies(self, written: list[bytes]) -> list[dict[str, Any]]:
-        if self.is_json:
-            return [json.loads(line) for each in written for line in each.split(b"\n")]
-        return [_as_dict(message) for message in _messages(b"".join(written))]
 
     def _subscribed(self, result: dict[str, Any]) -> None:
         self.results.append(result)
@@ -140,6 +135,13 @@ class Reader:
             self._base = document
         self.documents.append(document)
         self.tags.append(publication.get("tags", {}))
+
+
+def replies_of(written: list[bytes], *, is_json: bool) -> list[dict[str, Any]]:
+    """Decode what a transport was given."""
+    if is_json:
+        return [json.loads(line) for each in written for line in each.split(b"\n")]
+    return [_as_dict(message) for message in _messages(b"".join(written))]
 
 
 def _messages(data: bytes) -> list[client_pb2.Reply]:

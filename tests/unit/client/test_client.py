@@ -8,7 +8,7 @@ import jwt
 import pytest
 from msgspec import Raw
 
-from realtime.engines.base import PublishOptions
+from realtime.engines.base import HistoryFilter, PublishOptions
 from realtime.node.control import DisconnectUser, RefreshUser, SubscribeUser, UnsubscribeUser
 from realtime.protocol.messages import Publication
 from tests.unit.client.conftest import SECRET, Connection
@@ -423,6 +423,21 @@ async def test_a_slow_reader_is_cared_for_alone_and_loses_nothing(node, connect)
     slow.transport.backlog = 2_000_000
     await publish(node, "hist:a", b"4")
     assert slow.closed == (3008, "slow")
+
+
+async def test_a_slow_reader_is_told_of_a_stream_that_began_again(node, connect):
+    """How far it was in the stream before says nothing of this one, however low its offsets are."""
+    slow = connect()
+    slow.send({"id": 2, "subscribe": {"channel": "hist:a"}})
+    for data in (b"1", b"2", b"3"):
+        await publish(node, "hist:a", data)
+    slow.client.on_pause()
+    top = (await node.broker.history("hist:a", HistoryFilter(), 60)).top
+    await node.broker.renew("hist:a", top.epoch)
+
+    await publish(node, "hist:a", b"4")
+
+    assert slow.received()[-1]["push"]["unsubscribe"]["code"] == 2500
 
 
 async def test_a_closed_connection_leaves_nothing_behind(node, connect):

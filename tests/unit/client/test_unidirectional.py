@@ -16,6 +16,7 @@ from realtime.conf.options import (
     TransformDisconnect,
 )
 from realtime.engines.base import PublishOptions
+from realtime.engines.maps import PLAIN_CHANGE
 from realtime.node.control import DisconnectUser, RefreshUser, SubscribeUser, UnsubscribeUser
 from realtime.protocol import client_pb2
 from realtime.protocol.errors import Disconnect, TokenExpiredError
@@ -333,3 +334,19 @@ async def test_a_client_that_ends_within_a_flush_costs_nobody_a_publication(node
 
     assert b'"n":1' in other.taken()
     assert slow.transport.closed == (3008, "slow")
+
+
+async def test_who_only_listens_is_told_what_changes_of_a_map(node):
+    """By a connection token, as any channel: bare pushes with their keys, without state before them."""
+    listener = Listener(node)
+
+    (push,) = listener.connect(token=token(sub="u", subs={"board:a": {}}))
+    assert push["connect"]["subs"] == {"board:a": {}}
+    rules = node.table.resolve("board:a").map_rules
+    change = Publication(key="k", data=Raw(b"1"))
+    await node.maps.publish("board:a", change, rules, PLAIN_CHANGE)
+    await node.maps.remove("board:a", Publication(key="k", removed=True), rules, PLAIN_CHANGE)
+
+    first, second = listener.received()
+    assert first["pub"].items() >= {"data": 1, "key": "k", "offset": 1}.items()
+    assert second["pub"] == {"key": "k", "offset": 2, "removed": True}

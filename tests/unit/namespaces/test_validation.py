@@ -378,7 +378,17 @@ def test_row_22_the_personal_channel(personal, field):
             },
             [],
         ),
-        ({"subscription_type": "map", "map": MAP}, ["subscription_type"]),
+        ({"subscription_type": "map", "map": MAP}, []),
+        (
+            {
+                "subscription_type": "map",
+                "map": MAP,
+                **HISTORY,
+                "force_recovery": True,
+                "allow_publish_for_client": True,
+            },
+            ["history_size", "force_recovery", "allow_publish_for_client"],
+        ),
     ],
 )
 def test_questionable_combinations_are_warnings(options, fields):

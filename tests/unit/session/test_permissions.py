@@ -10,15 +10,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import Raw
 
-from realtime.namespaces.options import ChannelOptions, ChannelRules
+from realtime.namespaces.options import ChannelOptions, ChannelRules, MapOptions
 from realtime.namespaces.table import NamespaceTable
-from realtime.protocol.errors import BAD_REQUEST, ClientError, Disconnect
+from realtime.protocol.errors import BAD_REQUEST, BadRequestError, ClientError, Disconnect
 from realtime.session.permissions import (
     GrantedOptions,
+    MapPresence,
     Override,
     Step,
     SubscriptionSource,
     authorize_history,
+    authorize_map_write,
     authorize_presence,
     authorize_publish,
     authorize_subscribe,
@@ -26,6 +28,7 @@ from realtime.session.permissions import (
     check_data_format,
     check_subscribe,
     grant_options,
+    map_key,
     may_connect_sub,
 )
 
@@ -647,6 +650,7 @@ def test_history_options_have_no_effect_on_other_types(kind):
     """Their positions are a matter of their own; presence and joins work."""
     options = ChannelOptions(
         subscription_type=kind,
+        map=MapOptions(mode="ephemeral", key_ttl=60),
         force_recovery=True,
         force_positioning=True,
         presence=True,
@@ -657,6 +661,114 @@ def test_history_options_have_no_effect_on_other_types(kind):
 
     assert (granted.positioned, granted.recoverable, granted.auto_recover) == (False, False, False)
     assert (granted.presence, granted.emit_join_leave) == (True, True)
+
+
+@pytest.mark.parametrize("kind", ["map", "map_clients", "map_users"])
+@pytest.mark.parametrize(
+    ("mode", "has_stream"), [("ephemeral", False), ("recoverable", True), ("persistent", True)]
+)
+def test_a_maps_mode_decides_on_positions(kind, mode, has_stream):
+    """Whatever is asked for; one that the server makes doesn't load the map, and has none."""
+    options = ChannelOptions(
+        subscription_type=kind,
+        map=MapOptions(mode=mode, key_ttl=60),
+        force_recovery_mode="cache",
+    )
+
+    granted = grant(options)
+
+    assert (granted.positioned, granted.recoverable) == (has_stream, has_stream)
+    assert not granted.is_cache
+    assert not grant(options, is_server_side=True).positioned
+
+
+def test_what_is_put_down_in_maps_goes_with_the_subscription():
+    """By whatever right it exists; most have nothing of it."""
+    prefixes = {
+        "map_clients_presence_channel_prefix": "clients:",
+        "map_users_presence_channel_prefix": "users:",
+    }
+    own = MapOptions(mode="persistent", remove_client_on_unsubscribe=True)
+
+    assert grant(ChannelOptions()).map_presence is None
+    assert grant(ChannelOptions(map=own)).map_presence is None
+    for more in ({}, {"override": Override(presence=True)}, {"is_server_side": True}):
+        granted = grant(ChannelOptions(**prefixes), **more).map_presence
+        assert granted == MapPresence("clients:", "users:", removes_own_key=False)
+        granted = grant(ChannelOptions(subscription_type="map", map=own), **more).map_presence
+        assert granted == MapPresence("", "", removes_own_key=True)
+
+
+def map_channel(**options):
+    made = ChannelOptions(
+        subscription_type="map",
+        map=MapOptions(mode="persistent", **options.pop("map", {})),
+        **options,
+    )
+    return NamespaceTable(namespaces={"map": made}).resolve("map:a")
+
+
+def test_a_write_to_a_map_is_explained():
+    """The proxy, the flags and the key, in the order in which they are tried."""
+    trace = []
+    channel = map_channel(
+        map={"allow_publish_for_subscriber": True, "client_key": "user_id"},
+        publication_data_format="json",
+    )
+
+    authorize_map_write(
+        channel, data=b"1", user="u", is_removal=False, is_subscribed=True, trace=trace
+    )
+    key = map_key(channel, asked="other", client_id="c", user="u", trace=trace)
+
+    assert key == "u"
+    assert [(step.rule, step.outcome) for step in trace] == [
+        ("type", "pass"),
+        ("data_format", "pass"),
+        ("map.publish_proxy", "pass"),
+        ("map.allow_publish_for_client", "pass"),
+        ("map.allow_publish_for_subscriber", "grant"),
+        ("map.client_key", "grant"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("options", "is_removal", "rule"),
+    [
+        ({}, False, "denied"),
+        ({"map": {"publish_proxy_enabled": True}}, False, "map.publish_proxy"),
+        ({"map": {"remove_proxy_enabled": True}}, True, "map.remove_proxy"),
+        ({"publication_data_format": "json"}, False, "data_format"),
+        ({"publication_data_format": "json"}, True, "denied"),
+    ],
+)
+def test_a_refused_write_says_by_which_rule(options, is_removal, rule):
+    """The last step is the one that refuses."""
+    trace = []
+
+    with pytest.raises(ClientError):
+        authorize_map_write(
+            map_channel(**options),
+            data=b"",
+            user="u",
+            is_removal=is_removal,
+            is_subscribed=True,
+            trace=trace,
+        )
+
+    assert (trace[-1].rule, trace[-1].outcome) == (rule, "refuse")
+
+
+def test_a_publish_without_a_key_is_no_way_into_a_map():
+    """Whatever the flags of streams say."""
+    trace = []
+    channel = map_channel(allow_publish_for_client=True)
+
+    for steps in (None, trace):
+        with pytest.raises(BadRequestError):
+            authorize_publish(channel, data=b"1", user="u", is_subscribed=True, trace=steps)
+
+    assert trace[-1] == Step("type", "refuse", trace[-1].text)
 
 
 def test_the_meta_ttl_goes_with_the_subscription():

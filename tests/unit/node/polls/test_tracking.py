@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 
+import jwt
 import msgspec
 import pytest
 
+from realtime import commands
+from realtime.protocol.api_messages import SubscribeRequest
 from realtime.protocol.errors import EngineError
+from tests.unit.client.conftest import SECRET, Connection
 from tests.unit.node.polls.world import KEY, settle
 
 
@@ -333,3 +337,44 @@ async def test_the_secret_s_predecessor_is_taken(follow, node, clock):
     clock.now += 1
     assert error_of(follower.track("plain:a", {"a": 0})) == 103
     assert follower.track("plain:a", {"a": 0}, secret="new")["sub_refresh"] == {}
+
+
+async def test_server_side_subscriptions_can_track_nothing(follow, node):
+    """They get joins and leaves, as with Centrifugo, which ends a client that tries."""
+    follower = follow()
+    await commands.subscribe(node, SubscribeRequest(user="", channel="met:a"))
+    await settle()
+    pushed = [each["push"] for each in follower.connection.received()]
+    assert pushed[0] == {"channel": "met:a", "subscribe": {}}
+
+    follower.track("met:a", {"a": 0})
+
+    assert follower.connection.closed == (3501, "bad request")
+    assert node.polls.num_channels == 0
+
+
+async def test_subs_of_a_connect_leave_shared_polls_out(node, application, timers):
+    """A unidirectional client has no way to track."""
+    connection = Connection(node, "client-9")
+
+    (reply, *_) = connection.send({"id": 1, "connect": {"subs": {"plain:a": {}}}})
+
+    assert "subs" not in reply["connect"]
+
+
+async def test_a_subscription_s_token_ends_it(follow, node, clock, options):
+    """Expiry is told in the reply and looked after as for any channel; the token may come late."""
+    token = jwt.encode(
+        {"sub": "", "channel": "plain:a", "exp": int(clock.now) + 60}, SECRET, algorithm="HS256"
+    )
+    follower = follow()
+
+    subscribed = follower.subscribe("plain:a", token=token)
+    follower.track("plain:a", {"a": 0})
+    clock.now += 100
+    follower.connection.client.maintain(clock.now)
+
+    assert (subscribed["expires"], subscribed["ttl"]) == (True, 60)
+    (ended,) = follower.pushes()
+    assert ended["unsubscribe"]["code"] == 2501
+    assert node.polls.num_keys == 0
