@@ -283,14 +283,13 @@ async def test_a_restarted_server_is_no_other(
     application: PolledApplication,
     follow: MakeFollower,
     tmp_path: Path,
-    kind: str,
     name: str,
 ) -> None:
     """Its versions begin anew with another epoch, and followers show the application's values."""
     server = Server(shape, copy_to(tmp_path, polled), polled_options(application)).start()
     try:
         application.values[name] = ({"p": 1}, 0)
-        follower = await follow(kind, server, f"plain:{name}")
+        follower = await follow("js-json", server, f"plain:{name}")
         await follower.track(name)
         for number in range(2, 5):
             await follower.update(name)
