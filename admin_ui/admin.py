@@ -194,7 +194,11 @@ class NamespaceAdmin(RecordingAdmin[Namespace]):
             {
                 "fields": _group("shared_poll."),
                 "classes": ("collapse",),
-                "description": _LATER,
+                "description": (
+                    "Clients name the keys of a channel that they follow, and each server asks the backend for all of "
+                    "them together. Choose the type <code>shared_poll</code> above; it needs "
+                    "<code>shared_poll.hmac_secret_key</code> in the process options."
+                ),
             },
         ),
     ]

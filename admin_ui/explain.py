@@ -186,8 +186,8 @@ class _Explainer:
         has_token = bool(self.question.subscription_token)
         known = self.answer.channel
         requested = STREAM_TYPE
-        if known is not None and known.options.is_map:
-            requested = known.options.type_number
+        if known is not None:
+            requested = max(known.options.type_number, STREAM_TYPE)
         channel = check_subscribe(
             self.table,
             self.question.channel,

@@ -70,6 +70,7 @@ _PRESENCE = "presence"
 _HISTORY = "history"
 _STATS = "stats"
 _MAP = "map"
+_POLL = "shared poll"
 
 BATCH = Method(
     "batch",
@@ -163,6 +164,13 @@ METHODS: dict[str, Method] = {
         ),
         _method("map_stats", "MapStats", _MAP, commands.map_stats, "Count the keys of a map."),
         _method("map_clear", "MapClear", _MAP, commands.map_clear, "Drop a map."),
+        _method(
+            "shared_poll_publish",
+            "SharedPollPublish",
+            _POLL,
+            commands.shared_poll_publish,
+            "Push a key's value to who tracks it.",
+        ),
         BATCH,
     )
 }

@@ -18,6 +18,7 @@ _SHORTCUTS = (
     "history_remove", "ahistory_remove", "channels", "achannels", "info", "ainfo",
     "map_publish", "amap_publish", "map_remove", "amap_remove", "map_read_state", "amap_read_state",
     "map_read_stream", "amap_read_stream", "map_stats", "amap_stats", "map_clear", "amap_clear",
+    "shared_poll_publish", "ashared_poll_publish", "sign_shared_poll",
 )  # fmt: skip
 _NAMES = dict.fromkeys(_SHORTCUTS, "realtime.shortcuts") | {
     "ApiError": "realtime.shortcuts",

@@ -25,6 +25,7 @@ from realtime.engines.redis.channel_layer import CAPACITY, RealtimeLoopLayer
 from realtime.engines.redis.detection import settled
 from realtime.engines.redis.engine import RedisEngine, make_layer, make_maps
 from realtime.engines.redis.maps import RedisMaps
+from realtime.engines.redis.notices import RedisNotices
 from realtime.engines.redis.presence import RedisPresence
 from realtime.namespaces.table import NamespaceTable
 from realtime.protocol.errors import ConfigError, EngineError
@@ -32,6 +33,7 @@ from realtime.protocol.errors import ConfigError, EngineError
 
 _MAPS_SECTION = "map_broker.redis"
 LAYER = "realtime"
+_NOTICES = "shared_poll.notification.redis"
 LAYER_BACKEND = "realtime.engines.redis.channel_layer.RealtimeChannelLayer"
 
 
@@ -41,6 +43,7 @@ class Backends:
     What a node works with.
 
     Attributes:
+        notices: Where an application says which keys of shared polls have changed, if that is asked for.
         layers: Those that the broker does not start and close itself.
 
     """
@@ -49,6 +52,7 @@ class Backends:
     presence: PresenceManager
     control_bus: ControlBus
     maps: MapBroker
+    notices: RedisNotices | None = None
     layers: tuple[RealtimeLoopLayer, ...] = ()
 
     async def start(self) -> None:
@@ -114,6 +118,8 @@ def check_options(options: ProcessOptions, channel_layer_settings: Mapping[str, 
 
 def _redis_sections(options: ProcessOptions) -> list[tuple[str, RedisOptions]]:
     sections: list[tuple[str, RedisOptions]] = []
+    if options.shared_poll.notification.enabled:
+        sections.append((_NOTICES, options.shared_poll.notification.redis))
     if broker_type(options) == "redis":
         sections.append(_broker_section(options))
     if presence_type(options) == "redis":
@@ -193,7 +199,8 @@ async def make_backends(
             layers = (engine.layer,)
         presence = engine.presence(section)
     maps = await _redis_maps(options) if maps_type(options) == "redis" else MemoryMaps()
-    return Backends(broker, presence, control_bus, maps, layers)
+    notices = await _notices(options) if node_id else None
+    return Backends(broker, presence, control_bus, maps, notices, layers)
 
 
 async def _redis_maps(options: ProcessOptions) -> RedisMaps:
@@ -201,6 +208,14 @@ async def _redis_maps(options: ProcessOptions) -> RedisMaps:
     section = options.map_broker.redis
     places = await settled(deployments(section, parse_duration=parse_duration, path=_MAPS_SECTION))
     return make_maps(make_layer(places, prefix=section.prefix), section)
+
+
+async def _notices(options: ProcessOptions) -> RedisNotices | None:
+    notification = options.shared_poll.notification
+    if not notification.enabled:
+        return None
+    places = deployments(notification.redis, parse_duration=parse_duration, path=_NOTICES)
+    return RedisNotices(await settled(places), notification.channel)
 
 
 async def _engine(path: str, section: Any, node_id: str, capacity: int) -> RedisEngine:

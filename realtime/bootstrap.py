@@ -156,7 +156,9 @@ async def _build() -> tuple[Node, Backends, ProxyRegistry]:
         node_id=node_id,
         reload=functools.partial(_load, proxies),
         proxy_figures=figures,
+        notices=backends.notices,
     )
+    node.polls.find_backend = proxies.find_shared_poll
     return node, backends, proxies
 
 

@@ -46,6 +46,7 @@ _COMMANDS: dict[str, Callable[..., Awaitable[Any]]] = {
     "map_read_stream": commands.map_read_stream,
     "map_stats": commands.map_stats,
     "map_clear": commands.map_clear,
+    "shared_poll_publish": commands.shared_poll_publish,
 }
 
 _SURVEYS = frozenset({"channels", "info"})

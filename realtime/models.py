@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, ClassVar, Self, TypeVar
 
@@ -166,18 +166,31 @@ class SecondsField(models.FloatField):  # type: ignore[type-arg]
 
 
 def _option_columns() -> Mapping[str, str]:
-    columns = {}
-    for option in msgspec.structs.fields(ChannelOptions):
+    return MappingProxyType({path: path.replace(".", "_") for path in _paths(ChannelOptions)})
+
+
+def _paths(options: type[msgspec.Struct]) -> Iterator[str]:
+    for option in msgspec.structs.fields(options):
         if isinstance(option.type, type) and issubclass(option.type, msgspec.Struct):
-            for inner in msgspec.structs.fields(option.type):
-                columns[f"{option.name}.{inner.name}"] = f"{option.name}_{inner.name}"
+            yield from (f"{option.name}.{inner}" for inner in _paths(option.type))
         else:
-            columns[option.name] = option.name
-    return MappingProxyType(columns)
+            yield option.name
 
 
 OPTION_COLUMNS: Mapping[str, str] = _option_columns()
 """Each channel option (``presence``, ``map.key_ttl``) and the column of ``Namespace`` that keeps it (``map_key_ttl``)."""
+
+
+def nested(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Make objects of option paths: of ``{"map.key_ttl": 1}`` ``{"map": {"key_ttl": 1}}``."""
+    document: dict[str, Any] = {}
+    for path, value in settings.items():
+        *groups, name = path.split(".")
+        place = document
+        for group in groups:
+            place = place.setdefault(group, {})
+        place[name] = value
+    return document
 
 
 class NamespaceQuerySet(ConfigurationQuerySet["Namespace"]):
@@ -528,6 +541,25 @@ class Namespace(ConfigurationRow):
     shared_poll_publish_enabled = _flag(
         "The server API may push fresh values; needs the mode versioned."
     )
+    shared_poll_keep_latest_data = _flag(
+        "Each server keeps the latest value of every followed key: followers who come later have it at once (with "
+        "the mode versioned in the very reply), and deltas can be made.",
+        db_default=False,
+    )
+    shared_poll_backpressure_max_interval = _seconds(
+        "While the backend is slow, poll it less often, down to once in this time. 0: as often as ever.",
+        db_default=0.0,
+    )
+    shared_poll_notification_batch_max_size = _number(
+        "Poll keys that notifications name as soon as there are so many. 0: the value of "
+        "<code>shared_poll.notification</code> in the process options.",
+        db_default=0,
+    )
+    shared_poll_notification_batch_max_delay = _seconds(
+        "Poll keys that notifications name so late after the first. 0: the value of "
+        "<code>shared_poll.notification</code> in the process options.",
+        db_default=0.0,
+    )
 
     objects: ClassVar[NamespaceQuerySet] = NamespaceQuerySet.as_manager()  # type: ignore[assignment]
 
@@ -572,16 +604,10 @@ class Namespace(ConfigurationRow):
             ConfigError: A column holds what no form or command writes there.
 
         """
-        values: dict[str, Any] = {}
-        nested: dict[str, dict[str, Any]] = {}
-        for option, column in OPTION_COLUMNS.items():
-            value = getattr(self, column)
-            if not value:
-                continue
-            group, _, inner = option.rpartition(".")
-            (nested.setdefault(group, {}) if group else values)[inner] = value
+        set_values = {path: getattr(self, column) for path, column in OPTION_COLUMNS.items()}
+        values = nested({path: value for path, value in set_values.items() if value})
         try:
-            return msgspec.convert({**values, **nested}, ChannelOptions)
+            return msgspec.convert(values, ChannelOptions)
         except msgspec.ValidationError as error:
             raise ConfigError(f"{self}: {error}") from error
 

@@ -35,6 +35,7 @@ from realtime.engines.base import (
 from realtime.engines.maps import MapBroker
 from realtime.namespaces.table import Channel, NamespaceTable
 from realtime.node.control import ControlCommand, NodeInfo, encode_control
+from realtime.node.polls.feeds import KeyPublish, publish_key
 from realtime.protocol.errors import EngineError, UnrecoverablePositionError
 from realtime.protocol.messages import Publication
 
@@ -89,6 +90,10 @@ class OutsideNode:
     ) -> PublishOutcome:
         """Publish; raises ``EngineError``."""
         return await self.backends.broker.publish(channel.name, publication, options)
+
+    async def publish_polled(self, value: KeyPublish) -> None:
+        """Tell all nodes that track a key of a shared poll its value; raises ``EngineError``."""
+        await publish_key(self.backends.broker, value)
 
     async def history(self, channel: Channel, what: HistoryFilter) -> History:
         """Read a stream; raises ``EngineError``, or 112 where ``what.since`` belongs to another epoch."""

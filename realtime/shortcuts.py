@@ -15,14 +15,17 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 from django.db import transaction
 from msgspec import Raw
 
+from realtime.auth.poll_signatures import sign_batch
 from realtime.calling import acall, call
+from realtime.conf.loader import get_options
 from realtime.protocol import api_messages as messages
 from realtime.protocol.errors import ClientError as ApiError
 from realtime.protocol.errors import EngineError
@@ -253,6 +256,87 @@ def map_remove(
 async def amap_remove(channel: str, key: str, *, idempotency_key: str = "") -> dict[str, Any]:
     """Remove a key from a coroutine; as ``map_remove``."""
     return await acall("map_remove", messages.MapRemoveRequest(channel, key, idempotency_key))
+
+
+# --- shared polls -------------------------------------------------------------------------------
+
+
+def _polled_value(
+    channel: str, key: str, data: Any, *, version: int, epoch: str = ""
+) -> msgspec.Struct:
+    return _struct(
+        messages.SharedPollPublishRequest,
+        channel=channel,
+        key=key,
+        data=_json(data),
+        version=version,
+        epoch=epoch,
+    )
+
+
+def shared_poll_publish(
+    channel: str, key: str, data: Any, *, version: int, epoch: str = "", on_commit: bool = False
+) -> dict[str, Any]:
+    """
+    Push the value of ``key`` to everybody who tracks it in ``channel``, without waiting for the next poll.
+
+    Args:
+        channel: The channel's name, in a namespace of type ``shared_poll`` with ``publish_enabled``.
+        key: Whose value.
+        data: As in ``publish``.
+        version: At least 1; one that is not newer than what a server has is dropped there.
+        epoch: The generation of the versions, as the backend answers it.
+        on_commit: As in ``publish``.
+
+    Returns:
+        Nothing: an empty dict.
+
+    Raises:
+        ApiError: The server refused.
+        EngineError: It could not be asked, or its backend failed.
+        RuntimeError: Called on the server's own event loop; use ``ashared_poll_publish`` there.
+
+    """
+    request = _polled_value(channel, key, data, version=version, epoch=epoch)
+    return _call_now_or_after_commit("shared_poll_publish", request, on_commit)
+
+
+async def ashared_poll_publish(
+    channel: str, key: str, data: Any, *, version: int, epoch: str = ""
+) -> dict[str, Any]:
+    """Push a value from a coroutine; as ``shared_poll_publish``."""
+    request = _polled_value(channel, key, data, version=version, epoch=epoch)
+    return await acall("shared_poll_publish", request)
+
+
+def sign_shared_poll(
+    channel: str, keys: Iterable[str], *, user: str = "", ttl: float | None = 3600
+) -> str:
+    """
+    Sign that a user may track some keys of a channel; what ``getSignature`` of the SDK is to return.
+
+    Args:
+        channel: The channel's name.
+        keys: In the order in which the client asked for them.
+        user: The user's id; empty for anonymous clients.
+        ttl: How many seconds it is good for; ``None`` for ever. The SDK asks for another one in time.
+
+    Returns:
+        ``iat:exp:mac``.
+
+    Raises:
+        ValueError: There is no ``shared_poll.hmac_secret_key``, or a key is empty or has a NUL in it.
+
+    """
+    now = int(time.time())
+    return sign_batch(
+        get_options().shared_poll.hmac_secret_key,
+        issued_at=now,
+        expire_at=0 if ttl is None else now + max(int(ttl), 1),
+        user=user,
+        channel=channel,
+        keys=list(keys),
+    )
 
 
 # --- the rest: one builder of the request, a synchronous and an asynchronous door ---------------

@@ -357,6 +357,8 @@ class Client:
                 if isinstance(subscription, MapSubscription) and self._task is None:
                     maps.hold_no_longer(subscription, now)
                 continue
+            if subscription.tracking is not None:
+                self.node.polls.expire(subscription, now)
             if subscription.expire_at and now > subscription.expire_at + grace:
                 if subscription.is_server_side:
                     self.disconnect(*errors.SUBSCRIPTION_EXPIRED)
@@ -481,6 +483,8 @@ class Client:
         info = self.session.client_info(subscription.channel)
         if self.session.subscriptions.get(subscription.channel) is subscription:
             del self.session.subscriptions[subscription.channel]
+        if subscription.tracking is not None:
+            self.node.polls.drop(subscription)
         self.node.leave(subscription)
         if not had_presence:
             return

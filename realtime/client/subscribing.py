@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 from msgspec import Raw
 
 from realtime.auth.tokens import SubscriptionToken, TokenExpired, TokenInvalid
-from realtime.client import map_presence
+from realtime.client import map_presence, polling
 from realtime.engines.base import HistoryFilter
+from realtime.namespaces.options import SHARED_POLL_TYPE
 from realtime.protocol import errors
 from realtime.protocol.delta import as_chain
 from realtime.protocol.errors import (
@@ -25,7 +26,6 @@ from realtime.protocol.errors import (
     Disconnect,
     EngineError,
     ExpiredError,
-    NotAvailableError,
     PermissionDeniedError,
     TokenExpiredError,
     UnrecoverablePositionError,
@@ -109,12 +109,16 @@ async def subscribe(client: Client, command: Command) -> Reply | None:
         is_subscribed=request.channel in session.subscriptions,
         is_limit_reached=len(session.subscriptions) >= node.options.client.channel_limit,
     )
-    if request.type:  # of a shared poll: maps have gone their own way
-        raise NotAvailableError
     subscription = session.subscriptions[request.channel] = Subscription(request.channel, client)
     try:
         data = await authorize(client, subscription, channel, request)
-        established = await establish(client, subscription, request, data=data)
+        if request.type == SHARED_POLL_TYPE:
+            result = await polling.establish(client, subscription, channel, data)
+            if subscription.expire_at:
+                result.expires, result.ttl = True, ttl_of(subscription.expire_at, node.clock())
+            established = Established(subscription, result, None)
+        else:
+            established = await establish(client, subscription, request, data=data)
     except BaseException:  # cancelled counts too: nothing may stay behind
         client.drop(subscription)
         raise
@@ -335,7 +339,7 @@ async def unsubscribe(client: Client, command: Command) -> Reply:
 
 
 async def sub_refresh(client: Client, command: Command) -> Reply | None:
-    """Take a new token for a subscription."""
+    """Take a new token for a subscription, or change which keys of a shared poll it tracks."""
     request = command.sub_refresh
     assert request is not None
     if not request.channel:
@@ -346,7 +350,7 @@ async def sub_refresh(client: Client, command: Command) -> Reply | None:
     if subscription.is_server_side:
         raise Disconnect(*errors.BAD_REQUEST)
     if request.type:
-        raise NotAvailableError
+        return await polling.change_tracking(client, subscription, request, command)
     if not request.token:
         raise BadRequestError
     try:

@@ -7,7 +7,7 @@ JSON replies. On an engine that answers at once none of them suspends, so a door
 
 Where we differ from the reference on purpose: ``broadcast`` answers 107 for a channel that isn't of stream type
 (it publishes into it), ``unsubscribe`` needs a channel (it tells the client a nameless one), ``disconnect`` with code 0
-uses the default (it closes with an illegal code). The method of shared polls does not exist yet.
+uses the default (it closes with an illegal code).
 
 Source: ``server-api`` 4-8, ``streams-and-state`` 2-3, 11 and 12.
 """
@@ -41,6 +41,7 @@ from realtime.commands.observing import (
     presence,
     presence_stats,
 )
+from realtime.commands.polls import shared_poll_publish
 from realtime.commands.publishing import broadcast, publish
 
 
@@ -69,6 +70,7 @@ __all__ = [
     "register_rpc",
     "rpc",
     "run_threads_with",
+    "shared_poll_publish",
     "subscribe",
     "unregister_rpc",
     "unsubscribe",

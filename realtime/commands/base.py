@@ -25,6 +25,7 @@ from realtime.engines.maps import MapBroker
 from realtime.namespaces.table import Channel, NamespaceTable
 from realtime.node.control import ControlCommand, NodeInfo
 from realtime.node.eager import run_eagerly
+from realtime.node.polls.feeds import KeyPublish
 from realtime.protocol import messages
 from realtime.protocol.errors import (
     BadRequestError,
@@ -65,6 +66,9 @@ class CommandNode(Protocol):
         self, channel: Channel, publication: messages.Publication, options: PublishOptions
     ) -> Coroutine[Any, Any, PublishOutcome]:
         """Publish; raises ``EngineError``."""
+
+    async def publish_polled(self, value: KeyPublish) -> None:
+        """Tell all nodes that track a key of a shared poll its value; raises ``EngineError``."""
 
     async def history(self, channel: Channel, what: HistoryFilter) -> History:
         """Read a stream; raises ``EngineError``, or 112 where ``what.since`` belongs to another epoch."""

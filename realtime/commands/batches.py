@@ -27,6 +27,7 @@ from realtime.commands.observing import (
     presence,
     presence_stats,
 )
+from realtime.commands.polls import shared_poll_publish
 from realtime.commands.publishing import broadcast, publish
 from realtime.protocol.api_messages import BatchRequest, BatchResponse, Command, Error, Reply
 from realtime.protocol.errors import (
@@ -64,6 +65,7 @@ _BATCH_COMMANDS: dict[str, BatchCommand] = {
     "map_read_stream": map_read_stream,
     "map_stats": map_stats,
     "map_clear": map_clear,
+    "shared_poll_publish": shared_poll_publish,
 }
 
 

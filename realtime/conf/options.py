@@ -448,21 +448,6 @@ class RPCGlobalOptions(Options, frozen=True, kw_only=True):
     namespace_boundary: str = ":"
 
 
-class SharedPollGlobalOptions(Options, frozen=True, kw_only=True):
-    """
-    Keys and limits of shared poll subscriptions.
-
-    Attributes:
-        concurrency_limit: Calls to the backend at a time; 0 means 64.
-
-    """
-
-    hmac_secret_key: str = ""
-    hmac_previous_secret_key: str = ""
-    hmac_previous_secret_key_valid_until: int = 0
-    concurrency_limit: int = 0
-
-
 class HTTPAPIOptions(Options, frozen=True, kw_only=True):
     """
     The server API over HTTP.
@@ -806,6 +791,55 @@ class NATSBrokerOptions(Options, frozen=True, kw_only=True):
     tls: TLSOptions = TLSOptions()
     allow_wildcards: bool = False
     raw_mode: NATSRawModeOptions = NATSRawModeOptions()
+
+
+class NATSOptions(Options, frozen=True, kw_only=True):
+    """How a NATS server is reached."""
+
+    url: str = "nats://localhost:4222"
+    dial_timeout: Duration = 1.0
+    write_timeout: Duration = 1.0
+    tls: TLSOptions = TLSOptions()
+
+
+class PollNotificationOptions(Options, frozen=True, kw_only=True):
+    """
+    Where an application says which keys of shared polls have changed.
+
+    Attributes:
+        type: Only ``redis`` is there yet.
+        channel: The PUB/SUB channel; messages are ``{"items": [{"channel": ..., "key": ...}]}``.
+        batch_max_size: Poll as soon as so many keys of a channel are named; 0 for no limit.
+        batch_max_delay: Poll so late after the first; with 0 and no size at once.
+
+    """
+
+    enabled: bool = False
+    type: str = "redis"
+    redis: RedisOptions = RedisOptions()
+    nats: NATSOptions = NATSOptions()
+    channel: str = "shared_poll_notify"
+    batch_max_size: int = 0
+    batch_max_delay: Duration = 0.0
+
+
+class SharedPollGlobalOptions(Options, frozen=True, kw_only=True):
+    """
+    Keys and limits of shared poll subscriptions.
+
+    Attributes:
+        hmac_secret_key: Signs which keys a user may track.
+        hmac_previous_secret_key: Taken too, while keys are changed.
+        hmac_previous_secret_key_valid_until: Unix seconds; with the previous key only what was signed until then. 0: no limit.
+        concurrency_limit: Calls to the backend at a time; 0 means 64.
+
+    """
+
+    hmac_secret_key: str = ""
+    hmac_previous_secret_key: str = ""
+    hmac_previous_secret_key_valid_until: int = 0
+    concurrency_limit: int = 0
+    notification: PollNotificationOptions = PollNotificationOptions()
 
 
 class PostgresOutboxOptions(Options, frozen=True, kw_only=True):

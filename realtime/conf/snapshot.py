@@ -160,6 +160,7 @@ def make_candidate(
             namespace=personal.personal_channel_namespace,
             single_connection=personal.single_connection,
         ),
+        has_shared_poll_secret=bool(options.shared_poll.hmac_secret_key),
     )
 
 

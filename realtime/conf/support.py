@@ -89,7 +89,15 @@ NOT_YET: Mapping[str, Missing] = MappingProxyType(
         "presence_manager.redis.replica_client.": _LOGGED,
         "prometheus.": _LOGGED,
         "rpc.": _LOGGED,
-        "shared_poll.": _LOGGED,
+        "shared_poll.notification.nats.": _LOGGED,
+        "shared_poll.notification.type": Missing(
+            "notifications come by Redis only, as yet, and would not be heard",
+            lambda options: (
+                options.shared_poll.notification.enabled
+                and options.shared_poll.notification.type == "nats"
+            ),
+        ),
+        "shared_poll.notification.redis.replica_client.": _LOGGED,
     }
 )
 

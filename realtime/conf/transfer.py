@@ -33,6 +33,7 @@ from realtime.models import (
     Namespace,
     Proxy,
     SecondsField,
+    nested,
 )
 from realtime.namespaces.options import ChannelOptions
 from realtime.namespaces.validation import Problem, validate
@@ -46,7 +47,7 @@ Change = tuple[str, Any, Any]
 """(option path, value before, value after), values as in a file."""
 
 _OTHER_VALUES = "(changed)"
-_GROUPS = {path.partition(".")[0] for path in OPTION_COLUMNS if "." in path}
+_GROUPS = {path[:at] for path in OPTION_COLUMNS for at, letter in enumerate(path) if letter == "."}
 
 
 # --- rows and settings --------------------------------------------------------------------------
@@ -333,13 +334,16 @@ class _Reader:
                 self.problems.append(f"{path}.{key}: {error}")
         return {key: value for key, value in settings.items() if value != default_of(key)}
 
-    def _flat(self, options: Mapping[str, Any], path: str) -> Iterator[tuple[str, Any]]:
-        for key, value in options.items():
+    def _flat(
+        self, options: Mapping[str, Any], path: str, group: str = ""
+    ) -> Iterator[tuple[str, Any]]:
+        for name, value in options.items():
+            key = f"{group}{name}"
             if key in _GROUPS:
                 inner = self._object({} if value is None else value, f"{path}.{key}")
-                yield from ((f"{key}.{name}", item) for name, item in inner.items())
+                yield from self._flat(inner, path, f"{key}.")
             else:
-                yield str(key), value
+                yield key, value
 
     def _object(self, value: Any, path: str) -> Mapping[str, Any]:
         if not isinstance(value, dict):
@@ -565,27 +569,15 @@ def export_document() -> dict[str, Any]:
     # The keys are there even if empty: importing the file then resets what is default here.
     return {
         "channel": {
-            "without_namespace": _nested(settings_of(without)) if without else {},
+            "without_namespace": nested(settings_of(without)) if without else {},
             "namespaces": [
-                {"name": name, **_nested(settings_of(row))} for name, row in sorted(rows.items())
+                {"name": name, **nested(settings_of(row))} for name, row in sorted(rows.items())
             ],
         },
         "proxies": [
-            {"name": row.name, **_nested(proxy_rows.settings_of(row))}
-            for row in Proxy.objects.all()
+            {"name": row.name, **nested(proxy_rows.settings_of(row))} for row in Proxy.objects.all()
         ],
     }
-
-
-def _nested(settings: Settings) -> dict[str, Any]:
-    document: dict[str, Any] = {}
-    for path, value in settings.items():
-        *groups, name = path.split(".")
-        place = document
-        for group in groups:
-            place = place.setdefault(group, {})
-        place[name] = value
-    return document
 
 
 def print_document(document: dict[str, Any], form: str) -> str:

@@ -31,6 +31,7 @@ CHOICES = {
     "broker.type": ("memory", "redis", "nats", "redisnats", "postgres"),
     "presence_manager.type": ("memory", "redis"),
     "map_broker.type": ("memory", "redis", "postgres"),
+    "shared_poll.notification.type": ("redis", "nats"),
     "controller.type": ("", "postgres"),
     "channel.publication_data_format": ("", "json", "json_object", "binary"),
     "http_api.error_mode": ("", "transport"),

@@ -5,7 +5,7 @@ A namespace is one ``ChannelOptions``; nothing is inherited from another namespa
 ``publication_data_format`` fall back to the values in ``ChannelRules``. All values are frozen; durations are
 float seconds. ``validation`` says which combinations make sense; these types accept anything.
 
-Source: Centrifugo's channel options; of those of its commercial edition there are the ones that save bandwidth.
+Source: Centrifugo's channel options; of those of its commercial edition the ones that save bandwidth, and for shared polls.
 """
 
 from __future__ import annotations
@@ -66,6 +66,13 @@ class MapOptions(_Values, frozen=True):
     subscribe_catch_up_timeout: float = 0.0
 
 
+class NotificationOptions(_Values, frozen=True):
+    """When keys of notifications are polled: as soon as there are so many, or so late; 0 is the value for all namespaces."""
+
+    batch_max_size: int = 0
+    batch_max_delay: float = 0.0
+
+
 class SharedPollOptions(_Values, frozen=True):
     """``ChannelOptions.shared_poll``: for the subscription type ``shared_poll``."""
 
@@ -77,6 +84,9 @@ class SharedPollOptions(_Values, frozen=True):
     channel_shutdown_delay: float = 1.0  # negative: at once
     track_expired_extra_delay: float = 25.0
     publish_enabled: bool = False
+    keep_latest_data: bool = False
+    backpressure_max_interval: float = 0.0  # 0: the interval is not adapted
+    notification: NotificationOptions = NotificationOptions()
 
 
 class ChannelOptions(_Values, frozen=True):

@@ -104,8 +104,7 @@ class Candidate:
         namespaces: By name, or as pairs where a name may be there twice.
         rules: What holds for all channels.
         proxies: ``None`` where there can't be any: then a namespace that relies on one gets a warning.
-        has_shared_poll_secret: Whether ``shared_poll.hmac_secret_key`` is set; ``None`` where the server
-            has no shared polls: then a namespace of that type gets a warning.
+        has_shared_poll_secret: Whether ``shared_poll.hmac_secret_key`` is set.
         personal_channel: Refers to a namespace.
 
     """
@@ -114,7 +113,7 @@ class Candidate:
     namespaces: Mapping[str, ChannelOptions] | Sequence[tuple[str, ChannelOptions]] = ()
     rules: ChannelRules = field(default_factory=ChannelRules)
     proxies: Proxies | None = None
-    has_shared_poll_secret: bool | None = None
+    has_shared_poll_secret: bool = True
     personal_channel: PersonalChannel = field(default_factory=PersonalChannel)
 
     def named(self) -> list[tuple[str, ChannelOptions]]:
@@ -244,6 +243,10 @@ class _NamespaceChecks:
             "shared_poll.refresh_interval": options.shared_poll.refresh_interval,
             "shared_poll.channel_shutdown_delay": options.shared_poll.channel_shutdown_delay,
             "shared_poll.track_expired_extra_delay": options.shared_poll.track_expired_extra_delay,
+            "shared_poll.backpressure_max_interval": options.shared_poll.backpressure_max_interval,
+            "shared_poll.notification.batch_max_delay": (
+                options.shared_poll.notification.batch_max_delay
+            ),
         }
         for where, seconds in durations.items():
             if not math.isfinite(seconds):
@@ -447,15 +450,24 @@ class _NamespaceChecks:
 
     def _shared_poll(self) -> _Found:
         options, poll = self.options, self.options.shared_poll
-        for where in ("refresh_batch_size", "max_keys_per_connection"):
-            if getattr(poll, where) < 0:
+        counts = {
+            "refresh_batch_size": poll.refresh_batch_size,
+            "max_keys_per_connection": poll.max_keys_per_connection,
+            "notification.batch_max_size": poll.notification.batch_max_size,
+        }
+        for where, count in counts.items():
+            if count < 0:
                 yield f"shared_poll.{where}", "must not be negative"
         if options.subscription_type != "shared_poll":
             return
-        if self.candidate.has_shared_poll_secret is False:
+        if not self.candidate.has_shared_poll_secret:
             yield "subscription_type", "shared_poll needs shared_poll.hmac_secret_key"
         if poll.publish_enabled and poll.mode != "versioned":
             yield "shared_poll.publish_enabled", "needs shared_poll.mode 'versioned'"
+        slowest = poll.backpressure_max_interval
+        if slowest and slowest < poll.refresh_interval:
+            message = "must not be shorter than shared_poll.refresh_interval"
+            yield "shared_poll.backpressure_max_interval", message
         proxies = self.candidate.proxies
         if proxies is not None:
             name = poll.proxy_name or DEFAULT_PROXY
@@ -536,7 +548,3 @@ class _NamespaceChecks:
                     f"{prefix}_enabled",
                     f"this proxy comes with a later version, until then it {effect}",
                 )
-        is_poll = self.options.subscription_type == "shared_poll"
-        if is_poll and self.candidate.has_shared_poll_secret is None:
-            message = "comes with a later version, until then subscribes are refused"
-            yield "subscription_type", f"{self.options.subscription_type} {message}"

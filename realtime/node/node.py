@@ -20,6 +20,7 @@ from msgspec import Raw
 from msgspec.structs import replace
 
 from realtime.engines.base import HistoryFilter
+from realtime.engines.memory import random_epoch
 from realtime.namespaces.globs import compile_glob
 from realtime.node.control import (
     Announcement,
@@ -40,6 +41,9 @@ from realtime.node.hub import Hub
 from realtime.node.locks import ChannelLocks
 from realtime.node.membership import Membership
 from realtime.node.orders import carry_out
+from realtime.node.polls.feeds import KeyPublish, publish_key
+from realtime.node.polls.notices import NoticeSource
+from realtime.node.polls.polls import Polls
 from realtime.node.surveys import Surveys
 from realtime.node.ticker import Waitlist, Wheel
 from realtime.protocol import errors
@@ -100,6 +104,7 @@ class Node:
         node_id: Unique; what the engine knows this node by. Made up where it is empty.
         clock: Unix time in seconds.
         monotonic: Seconds that never jump; the life and death of nodes is measured by them.
+        notices: Where an application says which keys of shared polls have changed.
 
     """
 
@@ -121,6 +126,7 @@ class Node:
         node_id: str = "",
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
+        notices: NoticeSource | None = None,
     ) -> None:
         self.id = node_id or str(uuid.uuid4())
         self.name = name or options.node.name or self.id
@@ -163,6 +169,8 @@ class Node:
         self._checked: dict[str, float] = {}
         self._admitted = (0, 0)
         self.members = Membership(self, monotonic)
+        self.polls = Polls(lambda: self.options.shared_poll, broker, random_epoch)
+        self._notices = notices
         self.emulation = Emulation(self)
         self.surveys = Surveys(
             self, {"channels": self._answer_channels, "emulation": self.emulation.answer}
@@ -184,6 +192,8 @@ class Node:
         self.loop = self.hub.loop = asyncio.get_running_loop()
         await self.broker.start(self)
         await self.maps.start(self)
+        if self._notices is not None:
+            await self._notices.start(self.polls.on_notice)
         self.members.start()
         self.pings.start()
         self.ticks.start()
@@ -208,6 +218,7 @@ class Node:
             client.disconnect(*errors.SHUTDOWN)
         self.hub.flush()
         self.hub.batches.stop()
+        self.polls.close()
         self.pings.stop()
         self.ticks.stop()
         self.newcomers.stop()
@@ -220,6 +231,8 @@ class Node:
             for task in tasks:
                 task.cancel()
         await self.maps.close()
+        if self._notices is not None:
+            await self._notices.close()
         await self.broker.close()
 
     def spawn(self, coroutine: Coroutine[Any, Any, object]) -> asyncio.Task[object] | None:
@@ -348,6 +361,10 @@ class Node:
         self.publications += 1
         return self.broker.publish(channel.name, publication, options)
 
+    async def publish_polled(self, value: KeyPublish) -> None:
+        """Tell all nodes that track a key of a shared poll its value; raises ``EngineError``."""
+        await publish_key(self.broker, value)
+
     async def history(self, channel: Channel, what: HistoryFilter) -> History:
         """
         Read a channel's stream.
@@ -432,6 +449,7 @@ class Node:
             "centrifugo.node.num_users": float(hub.num_users),
             "centrifugo.node.num_channels": float(hub.num_channels),
             "centrifugo.node.num_subscriptions": float(hub.num_subs),
+            **self.polls.gauges(),
             **{
                 f"centrifugo.client.connections_inflight.transport.{name}": float(count)
                 for name, count in Counter(each.transport_name for each in self.connections).items()
@@ -440,12 +458,18 @@ class Node:
         }
 
     def _counters(self) -> dict[str, float]:
+        hub, polled = self.hub, self.polls.figures
         return {
+            **polled.counters(),
             "centrifugo.node.messages_sent_count.type.publication": float(self.publications),
-            "centrifugo.broadcast.publications_delivered": float(self.hub.deliveries),
-            "centrifugo.broadcast.delta_publications_delivered": float(self.hub.patched),
-            "centrifugo.broadcast.delta_bytes_saved": float(self.hub.bytes_saved),
-            "centrifugo.broadcast.tags_filter_dropped_publications": float(self.hub.filtered),
+            "centrifugo.broadcast.publications_delivered": float(
+                hub.deliveries + polled.deliveries
+            ),
+            "centrifugo.broadcast.delta_publications_delivered": float(
+                hub.patched + polled.patched
+            ),
+            "centrifugo.broadcast.delta_bytes_saved": float(hub.bytes_saved + polled.bytes_saved),
+            "centrifugo.broadcast.tags_filter_dropped_publications": float(hub.filtered),
             **self._proxy_figures.counters(),
         }
 
@@ -462,6 +486,9 @@ class Node:
         published_at: float = 0,
     ) -> None:
         """Deliver to this node's subscribers; one that came too late ends positioned ones."""
+        if self.polls.feeds.joined and channel in self.polls.feeds.joined:
+            self.polls.on_publication(publication)
+            return
         if position.offset and published_at:
             lag = self.options.client.channel_position_max_time_lag
             if lag and self.clock() - published_at > lag:
@@ -570,6 +597,7 @@ class Node:
             logger.error("housekeeping failed", exc_info=task.exception())
 
     async def _keep_house(self) -> None:
+        await self.polls.tidy()
         now = self.clock()
         due = [channel for channel, at in self._leaving.items() if at <= now]
         for channel in due:

@@ -302,6 +302,22 @@ class MapClearRequest(_Request):
     channel: str = ""
 
 
+class SharedPollPublishRequest(_Request):
+    """Push a key's value, with ``data`` or ``b64data`` (base64; it wins), to who tracks it; ``version`` is at least 1."""
+
+    channel: str = ""
+    key: str = ""
+    data: Raw = EMPTY
+    b64data: str = ""
+    version: UInt64 = 0
+    epoch: str = ""
+
+    def __post_init__(self) -> None:
+        """Complete the range check."""
+        if self.version:
+            _check_uint64(self.version)
+
+
 class Command(_Request):
     """
     One command of a batch.
@@ -329,6 +345,7 @@ class Command(_Request):
     map_read_stream: MapReadStreamRequest | None = None
     map_stats: MapStatsRequest | None = None
     map_clear: MapClearRequest | None = None
+    shared_poll_publish: SharedPollPublishRequest | None = None
 
 
 class BatchRequest(_Request):
@@ -526,6 +543,10 @@ class MapClearResult(_Message):
     """Done."""
 
 
+class SharedPollPublishResult(_Message):
+    """Done; it may have been news to some nodes, all or none."""
+
+
 class Reply(_Message):
     """One command's outcome in a batch: the error, or the result under the method's name."""
 
@@ -549,6 +570,7 @@ class Reply(_Message):
     map_read_stream: MapReadStreamResult | None = None
     map_stats: MapStatsResult | None = None
     map_clear: MapClearResult | None = None
+    shared_poll_publish: SharedPollPublishResult | None = None
 
 
 class BatchResponse(_Message):

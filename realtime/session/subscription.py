@@ -44,6 +44,23 @@ class SubscriptionState(enum.IntEnum):
 _ESTABLISHED = (SubscriptionState.LIVE, SubscriptionState.HELD)
 
 
+class Tracking:
+    """
+    The keys of a shared poll that a subscription tracks.
+
+    Attributes:
+        keys: Until when each, in Unix seconds; 0 for ever.
+        epoch: The generation of versions that the client was told of.
+
+    """
+
+    __slots__ = ("epoch", "keys")
+
+    def __init__(self, epoch: str) -> None:
+        self.keys: dict[str, int] = {}
+        self.epoch = epoch
+
+
 class Subscription:
     """
     One channel of one connection.
@@ -60,6 +77,7 @@ class Subscription:
             the position it recovered from; values of keys that did not change since may be unknown to it. 0 if it has all.
         ahead: While ``HELD``: publications up to this offset have been sent already.
         buffer: While ``HOLDING``: what arrived, in order.
+        tracking: Of a shared poll: which keys.
         ends_with: Set by who wants to end it while it is still beginning: unsubscribe code and reason.
 
     """
@@ -80,6 +98,7 @@ class Subscription:
         "source",
         "state",
         "tags_filter",
+        "tracking",
     )
 
     is_map: ClassVar[bool] = False
@@ -98,6 +117,7 @@ class Subscription:
         self.tags_filter: TagsFilter | None = None
         self.own_filter: TagsFilter | None = None
         self.checked_at = 0.0
+        self.tracking: Tracking | None = None
         self.buffer: list[Any] | HeldByKey | None = None  # of realtime.node.rooms.Delivery
         self.ends_with: tuple[int, str] | None = None
 

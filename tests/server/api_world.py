@@ -20,7 +20,7 @@ from realtime.conf.options import ProcessOptions
 from realtime.conf.snapshot import ApiKey, Configuration
 from realtime.engines.memory import MemoryEngine
 from realtime.engines.memory_maps import MemoryMaps
-from realtime.namespaces.options import ChannelOptions, MapOptions
+from realtime.namespaces.options import ChannelOptions, MapOptions, SharedPollOptions
 from realtime.namespaces.table import NamespaceTable
 from realtime.node.control import (
     Announcement,
@@ -65,6 +65,10 @@ NAMESPACES = {
         publication_data_format="json_object",
     ),
     "poll": ChannelOptions(subscription_type="shared_poll"),
+    "rates": ChannelOptions(
+        subscription_type="shared_poll",
+        shared_poll=SharedPollOptions(mode="versioned", publish_enabled=True),
+    ),
 }
 
 

@@ -32,6 +32,7 @@ TABLE = NamespaceTable(
             force_recovery=True,
         ),
         "closed": ChannelOptions(),
+        "poll": ChannelOptions(subscription_type="shared_poll", allow_subscribe_for_client=True),
         "lim": ChannelOptions(allow_user_limited_channels=True),
         "batch": ChannelOptions(
             allow_subscribe_for_client=True,
@@ -78,6 +79,8 @@ def ask(operation, channel, **more):
         ("remove", "board:a", {"user": "7", "is_subscribed": True}, 103, "denied"),
         ("remove", "open:a", {"user": "7", "is_subscribed": True}, 107, "type"),
         ("subscribe", "closed:a", {"user": "7"}, 103, "denied"),
+        ("subscribe", "poll:a", {"user": "7"}, 0, "allow_subscribe_for_client"),
+        ("subscribe", "poll:a", {}, 103, "denied"),
         ("subscribe", "nope:a", {"user": "7"}, 102, "namespace"),
         ("subscribe", "$open:a", {"user": "7"}, 103, "private"),
         ("subscribe", "lim:a#7,8", {"user": "8"}, 0, "user_limited"),

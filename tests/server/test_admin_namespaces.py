@@ -368,7 +368,7 @@ def test_options_without_effect_say_so(operator):
     """In the form, above the group that holds them."""
     page = operator.get(ADD).content.decode()
 
-    assert page.count("without effect yet") == 2
+    assert page.count("without effect yet") == 1
     assert "Without effect yet are <code>map.publish_proxy_enabled</code>" in page
 
 

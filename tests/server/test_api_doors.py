@@ -43,6 +43,7 @@ from tests.server.api_world import (
 )
 from tests.server.grpc_door import is_expressible, through_grpc
 from tests.server.map_cases import map_cases
+from tests.server.poll_cases import poll_cases
 
 
 HELLO = {"channel": "chat", "data": {"text": "hi"}}
@@ -848,6 +849,7 @@ def legacy_cases() -> Iterator[Case]:
         36: "map_read_stream",
         37: "map_stats",
         38: "map_clear",
+        39: "shared_poll_publish",
     }
     for number, name in numbers.items():
         for method in (str(number), f'"{name.title()}"'):
@@ -866,7 +868,6 @@ def legacy_cases() -> Iterator[Case]:
     for method in (
         "14",
         "32",
-        "39",
         "13",
         "99",
         '"connections"',
@@ -919,6 +920,7 @@ CASES = [
     *connection_cases(),
     *state_cases(),
     *map_cases(),
+    *poll_cases(),
     *rpc_and_batch_cases(),
     *legacy_cases(),
 ]

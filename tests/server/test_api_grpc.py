@@ -127,7 +127,7 @@ async def test_payloads_are_any_bytes() -> None:
 async def test_methods_that_the_table_lacks_are_unimplemented() -> None:
     """They are in the schema, so stubs have them; unknown ones are no different."""
     async with open_world(make_options()) as world, calling(world) as channel:
-        for title in ("BlockUser", "CancelPush", "Connections", "SharedPollPublish"):
+        for title in ("BlockUser", "CancelPush", "Connections"):
             request = getattr(api_pb2, f"{title}Request")()
 
             code = await status_of(stub(channel, title)(request, metadata=HAS_KEY))

@@ -38,8 +38,9 @@ def test_the_python_examples_run(django_capture_on_commit_callbacks, db, monkeyp
         for block in blocks("python"):
             exec(compile(block, "README.md", "exec"), {})
 
-    assert {method for method, _ in posted} == {"publish", "map_publish", "map_remove"}
-    assert posted[-1] == ("map_publish", "scores:game")
+    methods = {"publish", "map_publish", "map_remove", "shared_poll_publish"}
+    assert {method for method, _ in posted} == methods
+    assert posted[-2:] == [("map_publish", "scores:game"), ("shared_poll_publish", "prices:market")]
     assert handlers.handler_names("shared_poll_refresh") == {"prices"}
 
 

@@ -132,6 +132,37 @@ function subscribe({ channel, token, get_token, recoverable, positioned, join_le
   subscription.subscribe();
 }
 
+// The test signs: it gets the keys, and says which of them may be tracked, and by which signature.
+const signatureWaiters = [];
+const askForSignature = (channel) => ({ keys }) =>
+  new Promise((resolve, reject) => {
+    signatureWaiters.push({ resolve, reject });
+    emit('get_signature', { channel, keys });
+  });
+
+function poll({ channel, delta }) {
+  const subscription = client.newSharedPollSubscription(channel, {
+    getSignature: askForSignature(channel),
+    minResubscribeDelay: 50,
+    maxResubscribeDelay: 500,
+    ...(delta ? { delta } : {}),
+  });
+  subscriptions.set(channel, subscription);
+  subscription.on('subscribing', (c) => emit('subscribing', { channel, code: c.code, reason: c.reason }));
+  subscription.on('subscribed', () => emit('subscribed', { channel }));
+  subscription.on('unsubscribed', (c) => emit('unsubscribed', { channel, code: c.code, reason: c.reason }));
+  subscription.on('update', (c) =>
+    emit('update', {
+      channel,
+      key: c.key,
+      data: c.removed ? null : unpack(c.data),
+      version: Number(c.version ?? 0),
+      removed: c.removed ?? false,
+    }));
+  subscription.on('error', (c) => emit('subscription_error', { channel, type: c.type, ...failure(c.error) }));
+  subscription.subscribe();
+}
+
 // What an application does with a map: `sync` is all of it, and then each `update` is a key.
 const maps = new Map();
 const entry = (e) => ({ ...publication(e), key: e.key, removed: e.removed ?? false });
@@ -173,6 +204,10 @@ function subscribeMap({ channel, kind, page_size, token, get_token, delta, tf })
 const operations = {
   connect,
   subscribe,
+  poll,
+  track: ({ channel, keys }) => subscriptions.get(channel).track(keys),
+  untrack: ({ channel, keys }) => subscriptions.get(channel).untrack(keys),
+  signature: ({ keys, signature }) => signatureWaiters.shift().resolve({ keys, signature }),
   subscribe_map: subscribeMap,
   map: ({ channel }) => Object.fromEntries(maps.get(channel)),
   map_publish: ({ channel, key, data }) => subscriptions.get(channel).publish(key, pack(data)),

@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from django.core.management import CommandError, call_command
 
 import manage
+from realtime.auth.poll_signatures import PollSecrets, verify_batch
 from realtime.conf.loader import load
 from realtime.management.commands import checkconfig
 from realtime.version import VERSION
@@ -458,3 +459,21 @@ def test_a_broken_configuration_does_not_stop_them(settings, capsys, tmp_path):
         "error validating config: typo (settings.REALTIME): there is no such option\n"
     )
     run("genconfig", "-c", str(tmp_path / "c.json"))
+
+
+def test_a_sample_signature_is_good(write):
+    """For the keys in their order; the rest is refused as for tokens."""
+    config = write({"shared_poll": {"hmac_secret_key": "s3cret"}})
+
+    title, signature = run(
+        "gensharedpoll", "-c", config, "-u", "42", "-s", "p:a", "b", "a"
+    ).splitlines()
+    forever = run("gensharedpoll", "-c", config, "-s", "p:a", "-t=-1", "-q", "k")
+
+    assert title.startswith("signature of the keys b, a for")
+    facts = {"channel": "p:a", "now": time.time()}
+    secrets = PollSecrets("s3cret")
+    assert verify_batch(signature, secrets, user="42", keys=["b", "a"], **facts) > time.time()
+    assert verify_batch(forever, secrets, user="", keys=["k"], **facts) == 0
+    assert failure("gensharedpoll", "-c", config, "k") == "channel is required"
+    assert "hmac_secret_key" in failure("gensharedpoll", "-c", write({}), "-s", "p:a", "k")

@@ -82,16 +82,19 @@ def _other(value):
 @pytest.mark.parametrize("path", OPTION_COLUMNS)
 def test_a_column_becomes_its_option(path):
     """What a column holds arrives at the option of its path, and nowhere else."""
-    group, _, name = path.rpartition(".")
-    defaults = getattr(ChannelOptions(), group) if group else ChannelOptions()
-    value = _other(getattr(defaults, name))
+    *groups, name = path.split(".")
+    defaults = [ChannelOptions()]
+    for group in groups:
+        defaults.append(getattr(defaults[-1], group))
+    value = _other(getattr(defaults[-1], name))
     row = Namespace(name="chat")
     setattr(row, OPTION_COLUMNS[path], list(value) if isinstance(value, tuple) else value)
 
     options = row.to_options()
 
-    changed = msgspec.structs.replace(defaults, **{name: value})
-    expected = msgspec.structs.replace(ChannelOptions(), **{group: changed}) if group else changed
+    expected = value
+    for part, holder in zip(reversed([*groups, name]), reversed(defaults), strict=True):
+        expected = msgspec.structs.replace(holder, **{part: expected})
     assert options == expected
 
 
@@ -229,19 +232,23 @@ def test_the_database_refuses_such_a_name_of_a_proxy(name):
 
 def test_a_shared_poll_needs_its_proxy():
     """A row, a handler or the default one."""
+    secret = {"shared_poll.hmac_secret_key": "k" * 32}
+    options = schema.build(secret)
     Namespace.objects.create(
         name="prices", subscription_type="shared_poll", shared_poll_proxy_name="prices"
     )
     with pytest.raises(ConfigError, match="there is no proxy 'prices'"):
-        load_configuration(OPTIONS)
+        load_configuration(options)
 
     Proxy.objects.create(name="prices", endpoint="http://127.0.0.1/")
-    assert "prices" in load_configuration(OPTIONS).table.namespaces
+    assert "prices" in load_configuration(options).table.namespaces
 
     Namespace.objects.filter(name="prices").update(shared_poll_proxy_name="")
     with pytest.raises(ConfigError, match=r"shared_poll_refresh needs an endpoint"):
-        load_configuration(OPTIONS)
-    own = schema.build({"channel.proxy.shared_poll_refresh.endpoint": "http://127.0.0.1/"})
+        load_configuration(options)
+    own = schema.build(
+        secret | {"channel.proxy.shared_poll_refresh.endpoint": "http://127.0.0.1/"}
+    )
     assert "prices" in load_configuration(own).table.namespaces
 
 

@@ -458,19 +458,17 @@ def test_questionable_combinations_are_warnings(options, fields):
     assert check_one(**options) == []
 
 
-def test_proxies_and_polls_that_cannot_be_are_warnings():
+def test_proxies_that_cannot_be_are_warnings():
     """A configuration that uses them can be imported, and says that they don't work yet."""
     options = ChannelOptions(
         subscribe_proxy_enabled=True,
         publish_proxy_name="elsewhere",
-        subscription_type="shared_poll",
     )
     candidate = Candidate(namespaces={"ns": options})
 
     assert check(candidate) == []
     assert check(candidate, warnings=True) == [
         ("ns", "subscribe_proxy_enabled"),
-        ("ns", "subscription_type"),
     ]
 
 
