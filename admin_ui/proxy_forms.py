@@ -34,16 +34,21 @@ else:
 
 TRANSFORMS = "http_status_to_code_transforms"
 MAPS = ("http_static_headers", "grpc_static_metadata")
+CERTIFICATES = tuple(
+    column for column in COLUMNS.values() if column.endswith(("cert_pem", "ca_pem"))
+)
 SECRETS = ("http_tls_key_pem", "grpc_tls_key_pem", "grpc_credentials_value")
 
 
 def label_of(column: str) -> str:
-    """Name an option for people."""
-    words = column.removeprefix("http_tls_").removeprefix("grpc_tls_").removeprefix("grpc_")
-    if column != "http_headers":
-        words = words.removeprefix("http_")
-    words = words.replace("pem", "PEM").replace("http", "HTTP").replace("_ca_", "_CA_")
-    return capfirst(words.replace("_", " "))
+    """Name an option for people, within its section."""
+    words = column.replace("tls_", "TLS_" if column.endswith("enabled") else "")
+    if column not in ("http_headers", "grpc_metadata"):
+        words = words.removeprefix("http_").removeprefix("grpc_")
+    for lower, right in (("pem", "PEM"), ("http", "HTTP"), ("_ca_", "_CA_"), ("grpc", "gRPC")):
+        words = words.replace(lower, right)
+    text = words.replace("_", " ")
+    return text if text.startswith("gRPC") else capfirst(text)
 
 
 def header_lines(pairs: Mapping[str, str]) -> str:
@@ -129,7 +134,8 @@ class ObjectsField(forms.JSONField):
 
     def clean(self, value: Any) -> Any:
         """Read nothing as an empty list."""
-        return super().clean(value) or []
+        found = super().clean(value)
+        return [] if found is None else found
 
 
 def _help(column: str) -> str:
@@ -208,6 +214,11 @@ class ProxyForm(_ProxyModelForm):
         for column in SECRETS:
             if cleaned.get(column) == MASK:
                 cleaned[column] = getattr(self.instance, column)
+        for column in CERTIFICATES:
+            stored = getattr(self.instance, column)
+            # A browser has line breaks of its own: what nobody edited stays as it was.
+            if cleaned.get(column, "").split() == stored.split():
+                cleaned[column] = stored
         for column in MAPS:
             if column in cleaned:
                 self._unmask(column, cleaned[column])

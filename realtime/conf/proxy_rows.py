@@ -156,7 +156,7 @@ def _plain_transform(item: StatusToCodeTransform) -> dict[str, Any]:
 
 def _to_file(path: str, value: Any) -> Any:
     kind = LEAVES[path].kind
-    return value if kind == "objects" else rendering.plain(kind, value)
+    return value if kind in ("objects", "strings") else rendering.plain(kind, value)
 
 
 def _to_column(path: str, value: Any) -> Any:

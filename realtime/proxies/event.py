@@ -106,9 +106,10 @@ def read_answer(event: Event[ResultT], body: bytes) -> Answer[ResultT]:
     envelope = decode_object(_Envelope, body, "the answer")
     if envelope.disconnect is not None or envelope.error is not None:
         return Answer(error=envelope.error, disconnect=envelope.disconnect)
-    if not envelope.result or envelope.result == b"null":
+    result = bytes(envelope.result)
+    if not result or result == b"null":
         return Answer()
-    return Answer(event.from_json(bytes(envelope.result)))
+    return Answer(event.from_json(result))
 
 
 def decode_object(kind: type[StructT], text: bytes, what: str) -> StructT:
@@ -139,7 +140,7 @@ def decode_object(kind: type[StructT], text: bytes, what: str) -> StructT:
         raise ProxyError(message) from error
 
 
-def choose_payload(raw: Raw, base64: str) -> Raw:
+def choose_payload(raw: Raw, base64: str | None) -> Raw:
     """
     Return a payload: base64 wins, and a raw one is cut loose from the answer, which it would keep alive.
 

@@ -29,32 +29,41 @@ _LONGEST_MESSAGE = 200  # characters of the application's own text that go into 
 
 
 class _WireItem(msgspec.Struct, frozen=True):
-    key: str = ""
+    """
+    An item as it comes; a null is what is left out.
+
+    The strict decoder has to take nulls: the laxer one, which would skip them, needs 29 ms for 1,000 items in place of 1.
+    """
+
+    key: str | None = None
     data: Raw = EMPTY
-    version: Uint64 = 0
-    removed: bool = False
+    version: Uint64 | None = None
+    removed: bool | None = None
     prev_data: Raw = EMPTY
-    b64data: str = ""
-    b64prev_data: str = ""
+    b64data: str | None = None
+    b64prev_data: str | None = None
 
 
 class _WireResult(msgspec.Struct, frozen=True):
-    items: list[_WireItem] = []
-    epoch: str = ""
+    items: list[_WireItem] | None = None
+    epoch: str | None = None
 
 
 def _from_json(text: bytes) -> SharedPollRefreshResult:
     result = decode_object(_WireResult, text, "the result")
-    return SharedPollRefreshResult([_polled(item) for item in result.items], result.epoch)
+    items = [_polled(item) for item in result.items or ()]
+    return SharedPollRefreshResult(items, result.epoch or "")
 
 
 def _polled(item: _WireItem) -> PolledItem:
+    # ``null`` is a value like any other, but no value of the version before.
+    prev_data = EMPTY if bytes(item.prev_data) == b"null" else item.prev_data
     return PolledItem(
-        key=item.key,
+        key=item.key or "",
         data=choose_payload(item.data, item.b64data),
-        version=item.version,
-        removed=item.removed,
-        prev_data=choose_payload(item.prev_data, item.b64prev_data),
+        version=item.version or 0,
+        removed=item.removed or False,
+        prev_data=choose_payload(prev_data, item.b64prev_data),
     )
 
 

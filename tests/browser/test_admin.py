@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from selenium.webdriver.common.by import By
+from selenium.webdriver.support.select import Select
 from websockets.sync.client import ClientConnection, connect
 
 from tests.browser.conftest import Page
@@ -127,3 +128,31 @@ def test_a_wrong_value_is_refused_at_its_field(admin: Page, demo_server: Server)
     errors = admin.driver.find_elements(By.CSS_SELECTOR, ".errors .errorlist, .errorlist")
     assert any("history" in error.text.lower() for error in errors)
     assert "/add/" in admin.driver.current_url
+
+
+def test_a_proxy_is_added_and_chosen_in_a_namespace(admin: Page, demo_server: Server) -> None:
+    """A secret header is typed once and not shown again; the proxy that a namespace names stays."""
+    driver = admin.driver
+    admin.open(f"{demo_server.url}/admin/realtime/proxy/add/")
+    driver.find_element(By.NAME, "name").send_keys("prices")
+    driver.find_element(By.NAME, "endpoint").send_keys("http://127.0.0.1:9/poll")
+    driver.find_element(By.NAME, "http_static_headers").send_keys("X-Key: s3cret\nX-Two: 2")
+    save(admin)
+    admin.open(f"{demo_server.url}/admin/realtime/namespace/add/")
+    driver.find_element(By.NAME, "name").send_keys("stocks")
+    for column, label in (("subscribe_proxy_name", "prices"), ("shared_poll_proxy_name", "prices")):
+        choice = driver.find_element(By.NAME, column)
+        driver.execute_script("arguments[0].closest('details')?.setAttribute('open', '')", choice)
+        driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", choice)
+        Select(choice).select_by_visible_text(label)
+    save(admin)
+
+    admin.open(f"{demo_server.url}/admin/realtime/proxy/")
+    assert "stocks" in driver.find_element(By.ID, "result_list").text
+    driver.find_element(By.LINK_TEXT, "prices").click()
+    shown = driver.find_element(By.NAME, "http_static_headers").get_attribute("value")
+    assert shown == "X-Key: ********\nX-Two: ********"
+    assert "s3cret" not in driver.page_source
+    driver.find_element(By.CSS_SELECTOR, ".deletelink").click()
+    admin.wait(lambda: "cannot be deleted" in driver.page_source)
+    assert "namespace stocks names prices" in driver.page_source

@@ -10,10 +10,9 @@ import pytest
 from django.test import override_settings
 
 import realtime
-from realtime import calling
+from realtime import calling, handlers
 from realtime.conf import loader
 from realtime.conf.schema import leaves
-from realtime.handlers import unregister_handler
 
 
 README = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
@@ -23,8 +22,9 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
 
 
-def test_the_python_examples_run(django_capture_on_commit_callbacks, db):
-    """They publish what they say; with ``on_commit`` after the commit."""
+def test_the_python_examples_run(django_capture_on_commit_callbacks, db, monkeypatch):
+    """They publish what they say; with ``on_commit`` after the commit. A handler is registered."""
+    monkeypatch.setattr(handlers, "_handlers", {})
     posted = []
 
     def post(method, request):
@@ -37,11 +37,11 @@ def test_the_python_examples_run(django_capture_on_commit_callbacks, db):
     ):
         for block in blocks("python"):
             exec(compile(block, "README.md", "exec"), {})
-    unregister_handler("shared_poll_refresh", "prices")
 
     methods = {"publish", "map_publish", "map_remove", "shared_poll_publish"}
     assert {method for method, _ in posted} == methods
     assert posted[-2:] == [("map_publish", "scores:game"), ("shared_poll_publish", "prices:market")]
+    assert handlers.handler_names("shared_poll_refresh") == {"prices", "rates"}
 
 
 def test_every_option_the_readme_names_exists():

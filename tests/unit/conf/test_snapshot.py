@@ -11,18 +11,22 @@ import pytest
 from django.core import serializers
 from django.db import IntegrityError, models, transaction
 
+from realtime.conf import schema
 from realtime.conf.options import (
     ChannelGlobalOptions,
     ClientOptions,
     PersonalChannelOptions,
     ProcessOptions,
+    ProxyOptions,
 )
+from realtime.conf.proxy_rows import COLUMNS, LEAVES, options_of_row
 from realtime.conf.snapshot import configuration_changed, load_configuration, read_revision
 from realtime.models import (
     OPTION_COLUMNS,
     ApiKey,
     ConfigurationRevision,
     Namespace,
+    Proxy,
 )
 from realtime.namespaces.options import ChannelOptions
 from realtime.protocol.errors import ConfigError
@@ -106,6 +110,142 @@ def test_namespaces_and_rules_form_the_table():
     assert channel.options.presence
     assert channel.has_history
     assert configuration.revision == configuration.table.revision == read_revision()
+
+
+# --- proxies ------------------------------------------------------------------------------------
+
+
+def test_every_option_of_a_proxy_has_a_column():
+    """No option is missing in the rows, and no column is without an option."""
+    names = {field.name for field in Proxy._meta.get_fields()}
+
+    assert names - {"id", "name"} == set(COLUMNS.values())
+    options = options_of_row(Proxy(name="prices"))
+    assert options == ProxyOptions()
+
+
+OTHERS = {
+    "duration": 2.5,
+    "strings": ["X-One", "X-Two"],
+    "string_map": {"X-Key": "v"},
+    "bool": True,
+    "str": "other",
+    "pem": "-----BEGIN X-----",
+    "objects": [{"status_code": 403, "to_error": {"code": 403}}],
+}
+
+
+@pytest.mark.parametrize("path", COLUMNS)
+def test_a_column_of_a_proxy_becomes_its_option(path):
+    """What a column holds arrives at the option of its path, and nowhere else."""
+    row = Proxy(name="prices")
+    setattr(row, COLUMNS[path], OTHERS[LEAVES[path].kind])
+
+    options = options_of_row(row)
+
+    different = [
+        each for each in LEAVES if schema.read(options, each) != schema.read(ProxyOptions(), each)
+    ]
+    assert different == [path]
+
+
+def test_proxies_are_part_of_the_configuration(monkeypatch, announced):
+    """References to the environment are filled in by the server; saving a row raises the revision."""
+    monkeypatch.setenv("TIDEWIRE_VAR_TOKEN", "s3cret")
+    before = read_revision()
+    Proxy.objects.create(
+        name="prices",
+        endpoint="http://127.0.0.1/",
+        timeout=0.5,
+        http_static_headers={"Authorization": "Bearer ${TIDEWIRE_VAR_TOKEN}"},
+    )
+
+    configuration = load_configuration(OPTIONS)
+
+    assert configuration.revision == before + 1
+    proxy = configuration.proxies["prices"]
+    assert (proxy.endpoint, proxy.timeout) == ("http://127.0.0.1/", 0.5)
+    assert proxy.http.static_headers == {"Authorization": "Bearer s3cret"}
+    assert "s3cret" not in repr(configuration)
+
+
+def test_pem_of_a_proxy_may_be_a_file(tmp_path):
+    """Where its section is on; else the file need not be there yet."""
+    pem = "-----BEGIN CERTIFICATE-----\n"
+    (tmp_path / "ca.pem").write_text(pem)
+    row = Proxy(name="prices", http_tls_server_ca_pem=str(tmp_path / "ca.pem"))
+    assert options_of_row(row).http.tls.server_ca_pem == row.http_tls_server_ca_pem
+
+    row.http_tls_enabled = True
+    assert options_of_row(row).http.tls.server_ca_pem == pem
+
+    row.http_tls_server_ca_pem = str(tmp_path / "missing.pem")
+    with pytest.raises(ConfigError, match=r"proxies\[prices\]\.http\.tls\.server_ca_pem"):
+        options_of_row(row)
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ({"endpoint": "grpc://a:1"}, r"proxies\[prices\]\.endpoint: gRPC"),
+        ({"timeout": 0}, r"proxies\[prices\]\.timeout: expected"),
+        (
+            {"http_static_headers": {"A": "${TIDEWIRE_VAR_MISSING}"}},
+            "TIDEWIRE_VAR_MISSING is not set",
+        ),
+        ({"http_static_headers": ["A"]}, r"proxies\[prices\]\.http\.static_headers"),
+        ({"http_headers": "A"}, r"proxies\[prices\]\.http_headers"),
+    ],
+)
+def test_a_proxy_that_is_wrong_never_becomes_a_configuration(values, told):
+    """The node keeps what it has."""
+    Proxy.objects.create(**{"name": "prices", "endpoint": "http://127.0.0.1/", **values})
+
+    with pytest.raises(ConfigError, match=told):
+        load_configuration(OPTIONS)
+
+
+def test_a_proxy_that_a_namespace_names_is_not_deleted():
+    """Neither alone nor with others, for whatever event it is named."""
+    proxy = Proxy.objects.create(name="prices", endpoint="http://127.0.0.1/")
+    other = Proxy.objects.create(name="other", endpoint="http://127.0.0.1/")
+    namespace = Namespace.objects.create(name="chat", map_publish_proxy_name="prices")
+
+    with pytest.raises(models.ProtectedError):
+        proxy.delete()
+    with pytest.raises(models.ProtectedError):
+        Proxy.objects.all().delete()
+    assert Proxy.objects.count() == 2
+
+    other.delete()
+    namespace.delete()
+    Proxy.objects.all().delete()
+    assert not Proxy.objects.exists()
+
+
+@pytest.mark.parametrize("name", ["x", "default", "a b"])
+def test_the_database_refuses_such_a_name_of_a_proxy(name):
+    """Whoever writes it."""
+    with pytest.raises(IntegrityError), transaction.atomic():
+        Proxy.objects.create(name=name, endpoint="http://127.0.0.1/")
+
+
+def test_a_shared_poll_needs_its_proxy():
+    """A row, a handler or the default one."""
+    Namespace.objects.create(
+        name="prices", subscription_type="shared_poll", shared_poll_proxy_name="prices"
+    )
+    with pytest.raises(ConfigError, match="there is no proxy 'prices'"):
+        load_configuration(OPTIONS)
+
+    Proxy.objects.create(name="prices", endpoint="http://127.0.0.1/")
+    assert "prices" in load_configuration(OPTIONS).table.namespaces
+
+    Namespace.objects.filter(name="prices").update(shared_poll_proxy_name="")
+    with pytest.raises(ConfigError, match=r"shared_poll_refresh needs an endpoint"):
+        load_configuration(OPTIONS)
+    own = schema.build({"channel.proxy.shared_poll_refresh.endpoint": "http://127.0.0.1/"})
+    assert "prices" in load_configuration(own).table.namespaces
 
 
 def test_keys_are_found_by_digest_unless_revoked():

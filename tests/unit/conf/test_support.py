@@ -32,6 +32,8 @@ def test_no_option_is_in_both_tables(key):
         "client.connection_limit",
         "client.subscribe_to_user_personal_channel.single_connection",
         "channel.max_length",
+        "channel.proxy.shared_poll_refresh.endpoint",
+        "channel.proxy.shared_poll_refresh.http.tls.enabled",
         "http_api.key",
         "http_api.error_mode",
         "engine.type",
@@ -72,6 +74,8 @@ def test_what_works_is_in_no_table(path):
 @pytest.mark.parametrize(
     ("path", "is_refused"),
     [
+        ("channel.proxy.subscribe_stream.endpoint", False),
+        ("channel.proxy.publish.http.static_headers", False),
         ("client.concurrency", False),
         ("client.proxy.refresh.enabled", False),
         ("client.proxy.connect.endpoint", False),

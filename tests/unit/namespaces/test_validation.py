@@ -277,6 +277,31 @@ def test_row_11_holds_for_map_proxies():
     assert check(candidate) == [("ns", "map.remove_proxy_enabled")]
 
 
+def test_a_proxy_that_is_not_asked_yet_is_a_warning():
+    """It needs no default one then; but a name has to be right."""
+    proxies = Proxies(("known",), (), asked=("shared_poll_refresh",))
+    enabled = ChannelOptions(subscribe_proxy_enabled=True, sub_refresh_proxy_enabled=True)
+    poll = ChannelOptions(subscription_type="shared_poll")
+    unknown = ChannelOptions(subscribe_proxy_enabled=True, subscribe_proxy_name="unknown")
+    candidate = Candidate(
+        namespaces={"on": enabled, "poll": poll, "typo": unknown},
+        proxies=proxies,
+        has_shared_poll_secret=True,
+    )
+
+    assert check(candidate) == [
+        ("poll", "shared_poll.proxy_name"),
+        ("typo", "subscribe_proxy_name"),
+    ]
+    assert check(candidate, warnings=True) == [
+        ("on", "subscribe_proxy_enabled"),
+        ("on", "sub_refresh_proxy_enabled"),
+        ("typo", "subscribe_proxy_enabled"),
+    ]
+    asked = Candidate(enabled, proxies=Proxies(defaults=ALL_DEFAULTS))
+    assert check(asked, warnings=True) == []
+
+
 @pytest.mark.parametrize("kind", ["map_clients", "map_users"])
 @pytest.mark.parametrize(
     ("prefix", "is_right"),

@@ -57,7 +57,8 @@ async def test_items_are_handed_over_as_they_stand(registry, backend):
     backend.answers(
         b'{"result": {"epoch": "e1", "more": 1, "items": ['
         b'{"key":"a","data":{ "p" : 1.0 },"version":7,"prev_data":[1],"x":{}},'
-        b'{"key":"b","removed":true,"version":null}]}}'
+        b'{"key":"b","removed":true,"version":null,"prev_data":null,"b64data":null},'
+        b'{"key":"c","data":null}]}}'
     )
 
     result = await poll(registry, backend.url).refresh(REQUEST)
@@ -66,6 +67,7 @@ async def test_items_are_handed_over_as_they_stand(registry, backend):
         [
             PolledItem("a", Raw(b'{ "p" : 1.0 }'), 7, prev_data=Raw(b"[1]")),
             PolledItem("b", removed=True),
+            PolledItem("c", Raw(b"null")),
         ],
         "e1",
     )
