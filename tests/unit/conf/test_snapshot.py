@@ -246,9 +246,7 @@ def test_a_shared_poll_needs_its_proxy():
     Namespace.objects.filter(name="prices").update(shared_poll_proxy_name="")
     with pytest.raises(ConfigError, match=r"shared_poll_refresh needs an endpoint"):
         load_configuration(options)
-    own = schema.build(
-        secret | {"channel.proxy.shared_poll_refresh.endpoint": "http://127.0.0.1/"}
-    )
+    own = schema.build(secret | {"channel.proxy.shared_poll_refresh.endpoint": "http://127.0.0.1/"})
     assert "prices" in load_configuration(own).table.namespaces
 
 
