@@ -42,6 +42,7 @@ def child_environment(environ: Mapping[str, str], env_file: Path) -> dict[str, s
         {
             "SECRET_KEY": secrets.token_urlsafe(50),
             "TIDEWIRE_CLIENT_TOKEN_HMAC_SECRET_KEY": secrets.token_urlsafe(32),
+            "TIDEWIRE_SHARED_POLL_HMAC_SECRET_KEY": secrets.token_urlsafe(32),
             "TIDEWIRE_HTTP_API_KEY": api_key,
             "TIDEWIRE_API_KEY": api_key,
         },

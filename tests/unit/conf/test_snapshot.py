@@ -230,13 +230,15 @@ def test_the_database_refuses_such_a_name_of_a_proxy(name):
         Proxy.objects.create(name=name, endpoint="http://127.0.0.1/")
 
 
-def test_a_shared_poll_needs_its_proxy():
+def test_a_shared_poll_needs_its_proxy_and_its_secret():
     """A row, a handler or the default one."""
-    secret = {"shared_poll.hmac_secret_key": "k" * 32}
-    options = schema.build(secret)
     Namespace.objects.create(
         name="prices", subscription_type="shared_poll", shared_poll_proxy_name="prices"
     )
+    secret = {"shared_poll.hmac_secret_key": "s"}
+    options = schema.build(secret)
+    with pytest.raises(ConfigError, match=r"needs shared_poll\.hmac_secret_key"):
+        load_configuration(OPTIONS)
     with pytest.raises(ConfigError, match="there is no proxy 'prices'"):
         load_configuration(options)
 
@@ -246,7 +248,9 @@ def test_a_shared_poll_needs_its_proxy():
     Namespace.objects.filter(name="prices").update(shared_poll_proxy_name="")
     with pytest.raises(ConfigError, match=r"shared_poll_refresh needs an endpoint"):
         load_configuration(options)
-    own = schema.build(secret | {"channel.proxy.shared_poll_refresh.endpoint": "http://127.0.0.1/"})
+    own = schema.build(
+        {**secret, "channel.proxy.shared_poll_refresh.endpoint": "http://127.0.0.1/"}
+    )
     assert "prices" in load_configuration(own).table.namespaces
 
 
