@@ -1,7 +1,7 @@
 """
 Why may this client do that? The server's own answer, with its reasons.
 
-The decisions, their order and their reasons come from ``realtime.session.permissions``, and tokens are verified by
+The decisions, their order and their reasons come from ``realtime.session``, and tokens are verified by
 ``realtime.auth.tokens``. Here the steps are collected and a refusal is put down as the client sees it.
 """
 
@@ -27,20 +27,18 @@ from realtime.namespaces.options import STREAM_TYPE
 from realtime.namespaces.table import Channel, NamespaceTable
 from realtime.protocol import errors
 from realtime.protocol.errors import ClientError, Disconnect
+from realtime.session.grants import GrantedOptions, grant_options
 from realtime.session.manner import Batching
+from realtime.session.map_writes import authorize_map_write, map_key
 from realtime.session.permissions import (
-    GrantedOptions,
-    Step,
     authorize_history,
-    authorize_map_write,
     authorize_presence,
     authorize_publish,
     authorize_subscribe,
     check_channel,
     check_subscribe,
-    grant_options,
-    map_key,
 )
+from realtime.session.rules import Step
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,7 +35,7 @@ from msgspec import Raw
 from realtime.namespaces.patterns import ChannelPattern, PatternError
 from realtime.protocol.errors import ConfigError
 from realtime.protocol.messages import EMPTY, FilterNode
-from realtime.session.permissions import Override
+from realtime.session.grants import Override
 from realtime.session.tags_filter import FilterError, TagsFilter, make_filter
 
 

@@ -34,7 +34,8 @@ from realtime.protocol.messages import (
     Unsubscribe,
     payload,
 )
-from realtime.session.permissions import SubscriptionSource, grant_options
+from realtime.session.grants import grant_options
+from realtime.session.permissions import SubscriptionSource
 from realtime.session.session import PONG, Session, SessionState
 from realtime.session.subscription import MapSubscription, Subscription, SubscriptionState
 

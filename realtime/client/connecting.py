@@ -28,12 +28,8 @@ from realtime.protocol.messages import (
     SubscribeRequest,
     payload,
 )
-from realtime.session.permissions import (
-    Override,
-    SubscriptionSource,
-    grant_options,
-    may_connect_sub,
-)
+from realtime.session.grants import Override, grant_options
+from realtime.session.permissions import SubscriptionSource, may_connect_sub
 from realtime.session.tags_filter import TagsFilter
 
 

@@ -23,13 +23,12 @@ from realtime.protocol.messages import (
     PublishRequest,
     Reply,
 )
+from realtime.session.map_writes import authorize_map_write, map_key
 from realtime.session.permissions import (
     authorize_history,
-    authorize_map_write,
     authorize_presence,
     authorize_publish,
     check_channel,
-    map_key,
 )
 
 

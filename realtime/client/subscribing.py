@@ -44,13 +44,8 @@ from realtime.protocol.messages import (
     UnsubscribeResult,
     payload,
 )
-from realtime.session.permissions import (
-    GrantedOptions,
-    SubscriptionSource,
-    authorize_subscribe,
-    check_subscribe,
-    grant_options,
-)
+from realtime.session.grants import GrantedOptions, grant_options
+from realtime.session.permissions import SubscriptionSource, authorize_subscribe, check_subscribe
 from realtime.session.recovery import (
     Recovery,
     merge_publications,

@@ -26,7 +26,7 @@ from realtime.protocol.api_messages import (
 )
 from realtime.protocol.errors import FORCE_DISCONNECT, BadRequestError
 from realtime.protocol.messages import StreamPosition
-from realtime.session.permissions import Override
+from realtime.session.grants import Override
 
 
 MAX_CLOSE_CODE = 0xFFFF  # a close frame has two bytes for it

@@ -39,7 +39,7 @@ from realtime.protocol.api_messages import (
 )
 from realtime.protocol.errors import BadRequestError, UnrecoverablePositionError
 from realtime.protocol.messages import Publication, StreamPosition
-from realtime.session.permissions import check_data_format
+from realtime.session.payloads import check_data_format
 
 
 _KEY_MODES = ("", IF_NEW, IF_EXISTS)

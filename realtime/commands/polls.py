@@ -11,7 +11,7 @@ from realtime.namespaces.options import SHARED_POLL_TYPE
 from realtime.node.polls.feeds import KeyPublish
 from realtime.protocol.api_messages import SharedPollPublishRequest, SharedPollPublishResult
 from realtime.protocol.errors import BadRequestError, NotAvailableError
-from realtime.session.permissions import check_data_format
+from realtime.session.payloads import check_data_format
 
 
 async def shared_poll_publish(

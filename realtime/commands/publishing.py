@@ -29,7 +29,7 @@ from realtime.protocol.api_messages import (
     PublishResult,
 )
 from realtime.protocol.errors import BadRequestError, ClientError, EngineError, InternalError
-from realtime.session.permissions import check_data_format
+from realtime.session.payloads import check_data_format
 
 
 logger = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Raw
 
 from realtime.protocol.messages import StreamPosition
-from realtime.session.permissions import Override
+from realtime.session.grants import Override
 
 
 class _Control(msgspec.Struct, frozen=True, omit_defaults=True, tag=True):

@@ -26,8 +26,9 @@ if TYPE_CHECKING:
     from msgspec import Raw
 
     from realtime.namespaces.options import MapRules
+    from realtime.session.grants import GrantedOptions
     from realtime.session.map_loading import MapLoad
-    from realtime.session.permissions import GrantedOptions, SubscriptionSource
+    from realtime.session.permissions import SubscriptionSource
     from realtime.session.tags_filter import TagsFilter
 
 

@@ -13,7 +13,7 @@ from realtime import commands
 from realtime.node.control import DisconnectUser, RefreshUser, SubscribeUser, UnsubscribeUser
 from realtime.protocol.errors import ClientError
 from realtime.protocol.messages import StreamPosition
-from realtime.session.permissions import Override
+from realtime.session.grants import Override
 from tests.server.api_cases import (
     BAD_REQUEST,
     FORBIDDEN,

@@ -8,9 +8,10 @@ from typing import Any
 from django.core.management.base import CommandError, CommandParser
 
 from realtime.auth.tokens import TokenVerifier
+from realtime.conf.importing import proxy_problems
 from realtime.conf.loader import Loaded, read_file
 from realtime.conf.snapshot import describe, make_candidate
-from realtime.conf.transfer import RowSection, options_of, proxy_problems, read_section
+from realtime.conf.transfer import RowSection, options_of, read_section
 from realtime.management.base import ConfigCommand, load_config
 from realtime.namespaces.validation import validate
 from realtime.protocol.errors import ConfigError

@@ -8,9 +8,10 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
+from realtime.conf.importing import Plan, Step, import_section
 from realtime.conf.loader import get_options, read_file
 from realtime.conf.snapshot import describe
-from realtime.conf.transfer import Plan, Step, import_section, read_section, show
+from realtime.conf.transfer import read_section, show
 from realtime.models import ConfigurationChange
 from realtime.protocol.errors import ConfigError
 

@@ -35,7 +35,7 @@ from realtime.auth.tokens import (
 )
 from realtime.conf.options import TokenOptions
 from realtime.protocol.errors import ConfigError
-from realtime.session.permissions import Override
+from realtime.session.grants import Override
 
 
 T = TypeVar("T")

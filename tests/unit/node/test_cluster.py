@@ -30,7 +30,7 @@ from realtime.node.control import (
 from realtime.node.surveys import SURVEY_TIMEOUT
 from realtime.protocol.api_messages import PublishRequest
 from realtime.protocol.errors import EngineError
-from realtime.session.permissions import Override
+from realtime.session.grants import Override
 from tests.unit.client.conftest import SECRET
 from tests.unit.node.cluster import Cluster, settle
 

@@ -13,25 +13,21 @@ from msgspec import Raw
 from realtime.namespaces.options import ChannelOptions, ChannelRules, MapOptions
 from realtime.namespaces.table import NamespaceTable
 from realtime.protocol.errors import BAD_REQUEST, BadRequestError, ClientError, Disconnect
+from realtime.session.grants import GrantedOptions, MapPresence, Override, grant_options
 from realtime.session.manner import Batching, Manner
+from realtime.session.map_writes import authorize_map_write, map_key
+from realtime.session.payloads import check_data_format
 from realtime.session.permissions import (
-    GrantedOptions,
-    MapPresence,
-    Override,
-    Step,
     SubscriptionSource,
     authorize_history,
-    authorize_map_write,
     authorize_presence,
     authorize_publish,
     authorize_subscribe,
     check_channel,
-    check_data_format,
     check_subscribe,
-    grant_options,
-    map_key,
     may_connect_sub,
 )
+from realtime.session.rules import Step
 
 
 # The namespaces of the examples that were verified against the reference, and some more.
