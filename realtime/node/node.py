@@ -37,6 +37,7 @@ from realtime.node.control import (
 from realtime.node.eager import run_eagerly
 from realtime.node.emulation import Emulation
 from realtime.node.figures import Figures
+from realtime.node.flushes import Flushes
 from realtime.node.hub import Hub
 from realtime.node.locks import ChannelLocks
 from realtime.node.membership import Membership
@@ -142,9 +143,11 @@ class Node:
         self.clock = clock
         self.started_at = clock()
         self.hub = Hub(
-            write_delay=options.client.write_delay,
-            websocket_write_delay=options.websocket.write_delay,
-            messages_per_frame=options.client.messages_per_frame,
+            Flushes(
+                write_delay=options.client.write_delay,
+                websocket_write_delay=options.websocket.write_delay,
+                messages_per_frame=options.client.messages_per_frame,
+            )
         )
         self.connections: set[Client] = set()
         self.is_draining = False
@@ -189,7 +192,7 @@ class Node:
 
     async def start(self) -> None:
         """Connect the broker and begin to tick."""
-        self.loop = self.hub.loop = asyncio.get_running_loop()
+        self.loop = self.hub.flushes.loop = asyncio.get_running_loop()
         await self.broker.start(self)
         await self.maps.start(self)
         if self._notices is not None:
@@ -434,8 +437,8 @@ class Node:
             uid=self.id,
             name=self.name,
             version=self.version,
-            num_clients=hub.num_clients,
-            num_users=hub.num_users,
+            num_clients=len(hub.clients),
+            num_users=hub.clients.num_users,
             num_channels=hub.num_channels,
             num_subs=hub.num_subs,
             uptime=int(self.clock() - self.started_at),
@@ -445,8 +448,8 @@ class Node:
     def _gauges(self) -> dict[str, float]:
         hub = self.hub
         return {
-            "centrifugo.node.num_clients": float(hub.num_clients),
-            "centrifugo.node.num_users": float(hub.num_users),
+            "centrifugo.node.num_clients": float(len(hub.clients)),
+            "centrifugo.node.num_users": float(hub.clients.num_users),
             "centrifugo.node.num_channels": float(hub.num_channels),
             "centrifugo.node.num_subscriptions": float(hub.num_subs),
             **self.polls.gauges(),
