@@ -522,7 +522,7 @@ class Client:
         if self.is_paused:
             node.unwatch_slow(self)
         node.connections.discard(self)
-        node.hub.remove_client(self)
+        node.hub.clients.remove(self)
         for subscription in tuple(session.subscriptions.values()):
             self.drop(subscription)
         self._inbox = None

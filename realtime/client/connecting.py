@@ -82,7 +82,7 @@ async def connect(client: Client, command: Command) -> Reply | None:
     if len(wanted) > options.channel_limit:
         raise Disconnect(*errors.CHANNEL_LIMIT)
     limit = options.user_connection_limit
-    if limit and credentials.user and len(node.hub.users.get(credentials.user, ())) >= limit:
+    if limit and credentials.user and node.hub.clients.count_of(credentials.user) >= limit:
         raise Disconnect(*errors.CONNECTION_LIMIT)
     now = node.clock()
     if credentials.expire_at:
@@ -94,13 +94,13 @@ async def connect(client: Client, command: Command) -> Reply | None:
     session.info = payload(credentials.info)
     session.meta = credentials.meta
     session.expire_at = credentials.expire_at
-    node.hub.add_client(client)
+    node.hub.clients.add(client)
     try:
         established = await _subscribe_all(client, request, wanted)
     except BaseException:  # cancelled counts too: nothing may stay behind
         for subscription in tuple(session.subscriptions.values()):
             client.drop(subscription)
-        node.hub.remove_client(client)
+        node.hub.clients.remove(client)
         raise
     client.connected()
     client.answer_connect(command, _result(client, established))

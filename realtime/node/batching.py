@@ -124,19 +124,37 @@ class Batches:
 
     Args:
         release: Called with each cohort that is due.
+        messages_per_frame: How many messages may share a frame; -1 is any number.
 
     Attributes:
+        release: As given; lets what a cohort has gathered leave with the next flush.
         clock: Seconds; the loop's by default.
 
     """
 
-    def __init__(self, release: Callable[[BatchCohort], None]) -> None:
+    def __init__(self, release: Callable[[BatchCohort], None], messages_per_frame: int) -> None:
+        self.release = release
         self.clock: Callable[[], float] | None = None
-        self._release = release
+        self._messages_per_frame = messages_per_frame
         self._heap: list[tuple[float, int, BatchCohort]] = []
         self._numbers = itertools.count()
         self._timer: asyncio.TimerHandle | None = None
         self._timer_due = 0.0
+
+    def cohort(
+        self,
+        room: Room,
+        wire: Wire,
+        form: Form,
+        tags_filter: TagsFilter | None,
+        manner: Manner,
+        *,
+        is_shared: bool,
+    ) -> BatchCohort:
+        """Make a cohort for what is gathered in a room; it has no members yet."""
+        room.more().has_batches = True
+        most = self._messages_per_frame
+        return BatchCohort(room, wire, form, tags_filter, manner, most=most, is_shared=is_shared)
 
     def add(self, cohort: BatchCohort, message: bytes, key: str | None = None) -> None:
         """Gather a message; one that is due by number is released at once."""
@@ -145,7 +163,7 @@ class Batches:
         assert batching is not None
         count = cohort.add(message, key, latest_only=batching.latest_only)
         if 0 < batching.max_size <= count:
-            self._release(cohort)
+            self.release(cohort)
         elif count == 1 and batching.max_delay:
             cohort.due = self._now() + batching.max_delay
             if not cohort.is_queued:
@@ -162,7 +180,7 @@ class Batches:
             if not cohort.has_gathered:
                 continue
             if cohort.due <= limit:
-                self._release(cohort)
+                self.release(cohort)
             else:  # what it was queued for has left by number, and there is more
                 self._push(cohort)
         self._arm()

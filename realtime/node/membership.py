@@ -194,7 +194,7 @@ class Membership:
         """Put this node's presence entries back, and tell the joins if the leaves were told."""
         with_joins = self._has_to_rejoin
         self._has_to_restore = self._has_to_rejoin = False
-        clients = tuple(self._node.hub.clients.values())
+        clients = tuple(self._node.hub.clients)
         try:
             await _in_batches(client.restore_presence(with_joins=with_joins) for client in clients)
         except EngineError:

@@ -37,6 +37,7 @@ from realtime.node.control import (
 from realtime.node.eager import run_eagerly
 from realtime.node.emulation import Emulation
 from realtime.node.figures import Figures
+from realtime.node.flushes import Flushes
 from realtime.node.hub import Hub
 from realtime.node.locks import ChannelLocks
 from realtime.node.membership import Membership
@@ -44,6 +45,7 @@ from realtime.node.orders import carry_out
 from realtime.node.polls.feeds import KeyPublish, publish_key
 from realtime.node.polls.notices import NoticeSource
 from realtime.node.polls.polls import Polls
+from realtime.node.positions import Positions
 from realtime.node.surveys import Surveys
 from realtime.node.ticker import Waitlist, Wheel
 from realtime.protocol import errors
@@ -57,7 +59,6 @@ from realtime.protocol.messages import (
     StreamPosition,
 )
 from realtime.proxies.figures import ProxyFigures
-from realtime.session.subscription import MapSubscription, Subscription
 
 
 if TYPE_CHECKING:
@@ -75,13 +76,12 @@ if TYPE_CHECKING:
     )
     from realtime.engines.maps import MapBroker
     from realtime.namespaces.table import Channel, NamespaceTable
+    from realtime.session.subscription import Subscription
 
 logger = logging.getLogger(__name__)
 
 TICK = 1.0  # seconds between two rounds of housekeeping
 LEAVE_DELAY = 1.0  # a channel left and joined again within it costs the broker nothing
-CHECKED_AT_ONCE = 256  # positions; after an outage all are due
-RECHECK_DELAY = 0.5  # a stream may be ahead of its own PUB/SUB message for so long
 
 
 class Node:
@@ -142,9 +142,11 @@ class Node:
         self.clock = clock
         self.started_at = clock()
         self.hub = Hub(
-            write_delay=options.client.write_delay,
-            websocket_write_delay=options.websocket.write_delay,
-            messages_per_frame=options.client.messages_per_frame,
+            Flushes(
+                write_delay=options.client.write_delay,
+                websocket_write_delay=options.websocket.write_delay,
+                messages_per_frame=options.client.messages_per_frame,
+            )
         )
         self.connections: set[Client] = set()
         self.is_draining = False
@@ -166,9 +168,9 @@ class Node:
         self._joined_maps: dict[str, bool] = {}
         self._leaving: dict[str, float] = {}
         self._locks = ChannelLocks()
-        self._checked: dict[str, float] = {}
         self._admitted = (0, 0)
         self.members = Membership(self, monotonic)
+        self.positions = Positions(self)
         self.polls = Polls(lambda: self.options.shared_poll, broker, random_epoch)
         self._notices = notices
         self.emulation = Emulation(self)
@@ -189,7 +191,7 @@ class Node:
 
     async def start(self) -> None:
         """Connect the broker and begin to tick."""
-        self.loop = self.hub.loop = asyncio.get_running_loop()
+        self.loop = self.hub.flushes.loop = asyncio.get_running_loop()
         await self.broker.start(self)
         await self.maps.start(self)
         if self._notices is not None:
@@ -309,7 +311,7 @@ class Node:
         """Let a subscription out of the hub."""
         if self.hub.remove(subscription):
             self._leaving[subscription.channel] = self.clock() + LEAVE_DELAY
-            self._checked.pop(subscription.channel, None)
+            self.positions.forget(subscription.channel)
 
     async def _leave_broker(self, channel: str) -> None:
         async with self._locks.of(channel):
@@ -434,8 +436,8 @@ class Node:
             uid=self.id,
             name=self.name,
             version=self.version,
-            num_clients=hub.num_clients,
-            num_users=hub.num_users,
+            num_clients=len(hub.clients),
+            num_users=hub.clients.num_users,
             num_channels=hub.num_channels,
             num_subs=hub.num_subs,
             uptime=int(self.clock() - self.started_at),
@@ -445,8 +447,8 @@ class Node:
     def _gauges(self) -> dict[str, float]:
         hub = self.hub
         return {
-            "centrifugo.node.num_clients": float(hub.num_clients),
-            "centrifugo.node.num_users": float(hub.num_users),
+            "centrifugo.node.num_clients": float(len(hub.clients)),
+            "centrifugo.node.num_users": float(hub.clients.num_users),
             "centrifugo.node.num_channels": float(hub.num_channels),
             "centrifugo.node.num_subscriptions": float(hub.num_subs),
             **self.polls.gauges(),
@@ -510,7 +512,7 @@ class Node:
         for channel in self._joined_maps if channels is None else channels:
             if channel in self._joined_maps:
                 self.hub.lose_loaded(channel)
-        self.spawn(self._check_positions(channels))
+        self.spawn(self.positions.check(channels))
 
     def on_control(self, data: bytes) -> None:
         """Take what a node says to this one, or to all."""
@@ -608,75 +610,9 @@ class Node:
                 continue  # the next round tries again
             self._leaving.pop(channel, None)
         # A map may be cleared, or lose its record, without a message; where that is in this process, asking costs nothing.
-        checked = self._joined_maps if self.broker.is_reliable else self.hub.rooms
-        if checked:
-            delay = self.options.client.channel_position_check_delay
-            rooms = self.hub.rooms
-            quiet = [
-                name
-                for name in checked
-                if name in rooms
-                and rooms[name].positioned
-                and self._checked.setdefault(name, now) + delay <= now
-            ]
-            if quiet:
-                await self._check_positions(quiet)
-
-    async def _check_positions(self, channels: Sequence[str] | None) -> None:
-        """Compare rooms with their streams; a room that stays behind has lost something."""
-        rooms = [room.channel for room in self.hub.every_room(channels) if room.positioned]
-        behind = await self._out_of_step(rooms)
-        if behind:
-            await asyncio.sleep(RECHECK_DELAY)
-            for channel in await self._out_of_step(behind):
-                self.hub.lose_room(channel)
-
-    async def _out_of_step(self, channels: Sequence[str]) -> list[str]:
-        """Return those whose room is not where their stream is; what can't be read is left to the next round."""
-        found: list[str] = []
-        failure: EngineError | None = None
-        for begin in range(0, len(channels), CHECKED_AT_ONCE):
-            batch = channels[begin : begin + CHECKED_AT_ONCE]
-            answers = await asyncio.gather(*map(self._is_in_step, batch), return_exceptions=True)
-            for channel, answer in zip(batch, answers, strict=True):
-                if isinstance(answer, EngineError):
-                    failure = answer
-                elif isinstance(answer, BaseException):
-                    raise answer
-                else:
-                    if channel in self.hub.rooms:
-                        self._checked[channel] = self.clock()
-                    if not answer:
-                        found.append(channel)
-        if failure is not None:
-            logger.warning("positions were not checked: %s", failure)
-        return found
-
-    async def _is_in_step(self, channel: str) -> bool:
-        room = self.hub.rooms.get(channel)
-        if room is None or not room.positioned or room.epoch is None:
-            return True
-        before = room.offset
-        follower = next(iter(room.positioned.values()))
-        store: Broker | MapBroker
-        if isinstance(follower, MapSubscription):
-            # By the rules of now: a store that is told others takes them over.
-            known = self.table.resolve(channel)
-            if known is None or not (known.options.is_map and known.map_rules.has_stream):
-                return False
-            store = self.maps
-            top = (await store.read_stream(channel, known.map_rules, HistoryFilter(limit=0))).top
-        else:
-            store, meta_ttl = self.broker, follower.options.history_meta_ttl
-            top = (await store.history(channel, HistoryFilter(limit=0), meta_ttl)).top
-        if room.offset != before:
-            return True  # it moves, so each publication checks it
-        if top.epoch == room.epoch and top.offset < room.offset:
-            # A master that died before its replica had everything: what was delivered is not in the stream.
-            logger.warning("a stream fell back", extra={"channel": channel})
-            await store.renew(channel, top.epoch)
-            return False
-        return (top.offset, top.epoch) == (room.offset, room.epoch)
+        await self.positions.check_due(
+            self._joined_maps if self.broker.is_reliable else self.hub.rooms, now
+        )
 
     # --- configuration ---------------------------------------------------------------------------
 

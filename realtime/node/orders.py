@@ -46,7 +46,7 @@ async def carry_out(node: Node, command: ControlCommand) -> None:
 def _clients_of(
     node: Node, command: SubscribeUser | UnsubscribeUser | DisconnectUser | RefreshUser
 ) -> list[Client]:
-    return node.hub.clients_of(command.user, command.client, command.session)
+    return node.hub.clients.of(command.user, command.client, command.session)
 
 
 async def _subscribe(node: Node, command: SubscribeUser) -> None:

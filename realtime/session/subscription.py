@@ -119,7 +119,7 @@ class Subscription:
         self.own_filter: TagsFilter | None = None
         self.checked_at = 0.0
         self.tracking: Tracking | None = None
-        self.buffer: list[Any] | HeldByKey | None = None  # of realtime.node.rooms.Delivery
+        self.buffer: list[Any] | HeldByKey | None = None  # of realtime.node.deliveries.Delivery
         self.ends_with: tuple[int, str] | None = None
 
     @property

@@ -28,10 +28,11 @@ from typing import TYPE_CHECKING
 
 from msgspec import Raw
 
+from realtime.node.deliveries import Delivery
 from realtime.node.polls.figures import PollFigures
 from realtime.node.polls.outbox import Outbox
 from realtime.node.polls.plan import PollPlan
-from realtime.node.rooms import Delivery, Form
+from realtime.node.rooms import Form
 from realtime.protocol import errors
 from realtime.protocol.json_codec import InvalidPayloadError
 from realtime.protocol.messages import Publication, StreamPosition

@@ -447,7 +447,7 @@ async def test_a_closed_connection_leaves_nothing_behind(node, connect):
 
     connection.client.on_close(1006)
 
-    assert (node.hub.num_clients, node.hub.num_users, node.hub.num_channels) == (0, 0, 0)
+    assert (len(node.hub.clients), node.hub.clients.num_users, node.hub.num_channels) == (0, 0, 0)
     assert not node.connections
     assert not await node.presence.presence("jl:a")
 

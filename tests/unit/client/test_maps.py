@@ -214,10 +214,10 @@ async def test_a_namespace_that_keeps_maps_otherwise_has_loads_begin_anew(node):
     answer = loading.ask(phase=2, cursor=page["cursor"], offset=page["offset"], epoch=page["epoch"])
 
     assert answer["error"]["code"] == 112
-    assert await node._is_in_step("things:a")
+    assert await node.positions.is_in_step("things:a")
     for other in (NAMESPACES["cursors"], NAMESPACES["hist"]):
         node.table = NamespaceTable(OPEN, {**NAMESPACES, "things": other})
-        assert not await node._is_in_step("things:a")
+        assert not await node.positions.is_in_step("things:a")
     node.table = NamespaceTable(OPEN, NAMESPACES)
     assert len(await stored(node, "things:a")) == 5
 
@@ -570,13 +570,13 @@ async def test_a_map_that_lost_a_change_is_told_by_the_next(node):
 @pytest.mark.parametrize("what", ["lost", "cleared", "fell back"])
 async def test_a_quiet_map_is_compared_with_its_stream(node, clock, monkeypatch, what):
     """Within the delay of the check; a map that fell back gets another epoch, so that nobody recovers over it."""
-    monkeypatch.setattr("realtime.node.node.RECHECK_DELAY", 0)
+    monkeypatch.setattr("realtime.node.positions.RECHECK_DELAY", 0)
     for number in range(3):
         await put(node, "board:a", f"k{number}", number)
     reader = MapReader(node, "board:a")
     reader.come()
     epoch = reader.epoch
-    node._checked.clear()
+    node.positions.forget("board:a")
     await node._keep_house()
     if what == "lost":
         node.maps._on_publication = lambda *a, **k: None

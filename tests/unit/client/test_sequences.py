@@ -131,7 +131,7 @@ async def run(sequence) -> None:
     assert node.hub.num_subs == sum(len(each.subscribed) for each in watched)
     for each in watched:
         each.connection.client.on_close(1006)
-    assert (node.hub.num_channels, node.hub.num_clients, len(node.connections)) == (0, 0, 0)
+    assert (node.hub.num_channels, len(node.hub.clients), len(node.connections)) == (0, 0, 0)
     await node.stop()
 
 

@@ -157,7 +157,7 @@ async def test_a_refused_connect_disconnects(node, request_, expected):
     assert pushes == []
     assert listener.transport.closed == expected
     assert node.connections == set()
-    assert node.hub.num_clients == 0
+    assert len(node.hub.clients) == 0
 
 
 async def test_the_operator_chooses_the_disconnects_of_errors(make_node, options):
@@ -251,7 +251,7 @@ async def test_let_in_ends_with_the_connection(node, monkeypatch):
 
     assert await letting_in is None
     assert listener.transport.closed == (3001, "shutdown")
-    assert node.hub.num_clients == 0
+    assert len(node.hub.clients) == 0
     assert node.hub.rooms == {}
 
 
