@@ -10,7 +10,6 @@ import msgspec
 from django.apps import AppConfig
 from django.apps import apps as installed_apps
 from django.apps.registry import Apps
-from django.core.exceptions import FieldDoesNotExist
 from django.db import models, router
 from django.db.models.signals import post_migrate
 from django.db.utils import DEFAULT_DB_ALIAS
@@ -372,14 +371,6 @@ class Namespace(ConfigurationRow):
     def is_without_namespace(self) -> bool:
         """Whether this is the row of channels that have no namespace."""
         return self.name == WITHOUT_NAMESPACE
-
-    @classmethod
-    def column(cls, name: str) -> models.Field[Any, Any]:
-        """Return the definition of a column."""
-        field = cls._meta.get_field(name)
-        if not isinstance(field, models.Field):
-            raise FieldDoesNotExist(name)
-        return field
 
     def to_options(self) -> ChannelOptions:
         """

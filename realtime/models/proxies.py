@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from django.core.exceptions import FieldDoesNotExist
 from django.db import models
 
 from realtime.models.fields import SecondsField, flag, text
@@ -148,14 +147,6 @@ class Proxy(ConfigurationRow):
     def __str__(self) -> str:
         """Show the name."""
         return self.name
-
-    @classmethod
-    def column(cls, name: str) -> models.Field[Any, Any]:
-        """Return the definition of a column."""
-        field = cls._meta.get_field(name)
-        if not isinstance(field, models.Field):
-            raise FieldDoesNotExist(name)
-        return field
 
     def namespaces(self) -> models.QuerySet[Namespace]:
         """Return the namespaces that name it, for whatever event."""

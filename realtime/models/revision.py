@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, ClassVar, TypeVar
 
+from django.core.exceptions import FieldDoesNotExist
 from django.db import models, router, transaction
 from django.db.models.signals import post_save
 from django.db.utils import DEFAULT_DB_ALIAS
@@ -127,6 +128,14 @@ class ConfigurationRow(models.Model):
             deleted = super().delete(using=using, keep_parents=keep_parents)
             ConfigurationRevision.bump(using)
         return deleted
+
+    @classmethod
+    def column(cls, name: str) -> models.Field[Any, Any]:
+        """Return the definition of a column."""
+        field = cls._meta.get_field(name)
+        if not isinstance(field, models.Field):
+            raise FieldDoesNotExist(name)
+        return field
 
 
 @receiver(post_save)
