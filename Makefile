@@ -6,8 +6,8 @@ BIN := $(VENV)/bin
 HOST ?= 127.0.0.1
 PORT ?= 8000
 PYTEST_ARGS ?=
-# Processes of the test suite; a file's tests stay together, since they share a server.
-PROCESSES ?= auto
+# Processes of the test suite, one more than cores since tests mostly wait; a file's tests stay together: they share a server.
+PROCESSES ?= $(shell $(PYTHON) -c 'import os; print((os.cpu_count() or 1) + 1)')
 
 .DEFAULT_GOAL := help
 .PHONY: help run lint format types unit test services parity autobahn bench guard guard-baseline

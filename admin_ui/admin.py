@@ -163,11 +163,12 @@ class NamespaceAdmin(RecordingAdmin[Namespace]):
                         "subscribe_stream_proxy_name",
                         "subscribe_stream_proxy_bidirectional",
                     ),
+                    ("cache_empty_proxy_enabled", "cache_empty_proxy_name"),
                 ),
                 "classes": ("collapse",),
                 "description": (
-                    f"{_LATER} No backend is asked: while a subscribe, publish or stream proxy is "
-                    "enabled, what it would decide is refused with <code>108 not available</code>."
+                    f"But for the last line: {_LATER} No backend is asked: while a subscribe, publish or stream "
+                    "proxy is enabled, what it would decide is refused with <code>108 not available</code>."
                 ),
             },
         ),

@@ -13,7 +13,7 @@ from django.utils.text import capfirst
 from admin_ui.fields import NamesField
 from realtime.conf.loader import get_options
 from realtime.conf.snapshot import describe, make_candidate
-from realtime.handlers import SHARED_POLL_REFRESH, handler_names
+from realtime.handlers import EVENTS, handler_names
 from realtime.models import OPTION_COLUMNS, ApiKey, Namespace, Proxy
 from realtime.namespaces.names import is_namespace_name
 from realtime.namespaces.options import ChannelOptions
@@ -90,7 +90,8 @@ def new_errors(
 
 def proxy_choices(current: str, *, may_be_empty: bool) -> list[tuple[str, str]]:
     """Offer the proxies that there are, and what a row has now even if it is gone."""
-    rows, handled = stored_proxies(), handler_names(SHARED_POLL_REFRESH) - {DEFAULT_PROXY}
+    rows = stored_proxies()
+    handled = frozenset[str]().union(*map(handler_names, EVENTS)) - {DEFAULT_PROXY}
     choices = [("" if may_be_empty else DEFAULT_PROXY, DEFAULT_PROXY)]
     choices += [(name, name) for name in sorted(rows)]
     choices += [(name, f"{name} (in Python)") for name in sorted(handled - rows)]

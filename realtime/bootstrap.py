@@ -24,7 +24,6 @@ from realtime.backends import Backends, has_lone_maps, make_backends
 from realtime.conf import loader
 from realtime.conf.loader import get_options, log_notices
 from realtime.conf.options import ProcessOptions
-from realtime.conf.proxy_rules import ASKED_EVENTS
 from realtime.conf.snapshot import (
     Configuration,
     configuration_changed,
@@ -32,7 +31,7 @@ from realtime.conf.snapshot import (
     read_revision,
 )
 from realtime.engines.tls import client_context
-from realtime.handlers import Handler
+from realtime.handlers import EVENTS, Handler
 from realtime.node.control import ReloadConfiguration
 from realtime.node.node import Node
 from realtime.protocol.errors import ConfigError
@@ -159,6 +158,7 @@ async def _build() -> tuple[Node, Backends, ProxyRegistry]:
         notices=backends.notices,
     )
     node.polls.find_backend = proxies.find_shared_poll
+    node.empty_caches.find_backend = proxies.find_cache_empty
     return node, backends, proxies
 
 
@@ -197,7 +197,7 @@ async def _load(proxies: ProxyRegistry) -> Configuration:
     options = get_options()
     configuration = await sync_to_async(load_configuration)(options)
     section = options.channel.proxy
-    defaults = {event: getattr(section, event) for event in ASKED_EVENTS}
+    defaults = {event: getattr(section, event) for event in EVENTS}
     proxies.take(defaults, configuration.proxies)
     return configuration
 

@@ -25,6 +25,9 @@ HandlerT = TypeVar("HandlerT", bound=Handler)
 
 DEFAULT_TIMEOUT = 1.0  # seconds, as that of a proxy
 SHARED_POLL_REFRESH = "shared_poll_refresh"
+CACHE_EMPTY = "cache_empty"
+EVENTS = (SHARED_POLL_REFRESH, CACHE_EMPTY)
+"""Events that the application is asked about in this release."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,12 +107,49 @@ def on_shared_poll_refresh(
         ValueError: The name is none or taken, or the timeout is not positive.
 
     """
+    return _decorator(SHARED_POLL_REFRESH, name, timeout)
+
+
+@overload
+def on_cache_empty(handler: HandlerT, /) -> HandlerT: ...
+
+
+@overload
+def on_cache_empty(
+    name: str = DEFAULT_PROXY, /, *, timeout: float = DEFAULT_TIMEOUT
+) -> Callable[[HandlerT], HandlerT]: ...
+
+
+def on_cache_empty(
+    name: str | HandlerT = DEFAULT_PROXY, /, *, timeout: float = DEFAULT_TIMEOUT
+) -> HandlerT | Callable[[HandlerT], HandlerT]:
+    """
+    Register who is told that somebody recovers in cache mode and there is no publication.
+
+    The handler gets a ``CacheEmptyRequest`` (``channel``), may publish into the channel, and returns whether it did: a bool, a
+    ``CacheEmptyResult``, the same as a dict, or ``None`` for no. A function that is not async runs in a thread.
+
+    Args:
+        name: Of the proxy, which is what a namespace has in ``cache_empty_proxy_name``. Without parentheses, and
+            without a name, it is ``default``.
+        timeout: How many seconds an answer may take; the subscriber waits for it.
+
+    Raises:
+        ValueError: The name is none or taken, or the timeout is not positive.
+
+    """
+    return _decorator(CACHE_EMPTY, name, timeout)
+
+
+def _decorator(
+    event: str, name: str | HandlerT, timeout: float
+) -> HandlerT | Callable[[HandlerT], HandlerT]:
     if not isinstance(name, str):
-        register_handler(SHARED_POLL_REFRESH, DEFAULT_PROXY, name)
+        register_handler(event, DEFAULT_PROXY, name)
         return name
 
     def register(handler: HandlerT) -> HandlerT:
-        register_handler(SHARED_POLL_REFRESH, name, handler, timeout)
+        register_handler(event, name, handler, timeout)
         return handler
 
     return register

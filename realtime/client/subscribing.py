@@ -26,7 +26,9 @@ from realtime.protocol.errors import (
     Disconnect,
     EngineError,
     ExpiredError,
+    InternalError,
     PermissionDeniedError,
+    ProxyError,
     TokenExpiredError,
     UnrecoverablePositionError,
 )
@@ -258,11 +260,27 @@ async def _read(
     history = await node.broker.history(subscription.channel, what, options.history_meta_ttl)
     if not is_recovering:
         return Recovery(recovered=False), history.top
-    if options.is_cache:
-        return recover_cache(
-            history.publications, history.top, asked, subscription.tags_filter
-        ), history.top
-    return recover_stream(history.publications, history.top, asked), history.top
+    if not options.is_cache:
+        return recover_stream(history.publications, history.top, asked), history.top
+    wanted = subscription.tags_filter
+    recovery = recover_cache(history.publications, history.top, asked, wanted)
+    is_empty = not passing(history.publications, wanted)
+    # Who recovers nonetheless, being at the top, gets what is published now as what comes next.
+    if is_empty and await _was_filled(client, subscription) and not recovery.recovered:
+        history = await node.broker.history(subscription.channel, what, options.history_meta_ttl)
+        recovery = recover_cache(history.publications, history.top, asked, wanted)
+    return recovery, history.top
+
+
+async def _was_filled(client: Client, subscription: Subscription) -> bool:
+    """Have the application fill an empty cache, if its namespace says so; a failure fails the subscribe."""
+    channel = client.node.table.resolve(subscription.channel)
+    if channel is None or not channel.options.cache_empty_proxy_enabled:
+        return False
+    try:
+        return await client.node.empty_caches.fill(channel)
+    except ProxyError as error:
+        raise InternalError from error
 
 
 def _merge(

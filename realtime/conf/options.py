@@ -410,6 +410,7 @@ class ChannelProxiesOptions(Options, frozen=True, kw_only=True):
     map_publish: ProxyOptions = ProxyOptions()
     map_remove: ProxyOptions = ProxyOptions()
     shared_poll_refresh: ProxyOptions = ProxyOptions()
+    cache_empty: ProxyOptions = ProxyOptions()
 
 
 class ChannelGlobalOptions(Options, frozen=True, kw_only=True):

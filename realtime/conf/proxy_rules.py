@@ -11,13 +11,10 @@ from collections.abc import Iterable, Iterator
 from urllib.parse import urlsplit
 
 from realtime.conf.options import ProcessOptions, ProxyOptions, StatusToCodeTransform, TLSOptions
-from realtime.handlers import SHARED_POLL_REFRESH, handler_names
+from realtime.handlers import EVENTS, handler_names
 from realtime.namespaces.names import is_namespace_name
 from realtime.namespaces.validation import DEFAULT_PROXY, Proxies
 
-
-ASKED_EVENTS = (SHARED_POLL_REFRESH,)
-"""Events that the application is asked about in this release."""
 
 HTTP_PREFIXES = ("http://", "https://")
 PYTHON_PREFIX = "python:"
@@ -120,13 +117,12 @@ def known_proxies(options: ProcessOptions, names: Iterable[str]) -> Proxies:
         names: Of the rows, or of a file's ``proxies``.
 
     """
-    handled = handler_names(SHARED_POLL_REFRESH)
+    handled = {event: handler_names(event) for event in EVENTS}
     section = options.channel.proxy
     defaults = {
         event
         for event in type(section).__struct_fields__
         if getattr(section, event).endpoint and getattr(section, event).timeout > 0
     }
-    if DEFAULT_PROXY in handled:
-        defaults.add(SHARED_POLL_REFRESH)
-    return Proxies(frozenset(names) | handled, frozenset(defaults), ASKED_EVENTS)
+    defaults.update(event for event, known in handled.items() if DEFAULT_PROXY in known)
+    return Proxies(frozenset(names).union(*handled.values()), frozenset(defaults), EVENTS)

@@ -21,8 +21,8 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from realtime.conf import schema
 from realtime.conf.durations import format_duration
 from realtime.conf.options import DisconnectTransform, ProcessOptions, ProxyOptions, TokenOptions
-from realtime.conf.proxy_rules import ASKED_EVENTS
 from realtime.conf.proxy_rules import find_problems as find_problems_of_proxy
+from realtime.handlers import EVENTS
 from realtime.namespaces.patterns import ChannelPattern, PatternError
 
 
@@ -161,7 +161,7 @@ def _proxies(options: ProcessOptions) -> Found:
         if proxy.enabled:
             yield from _proxy(f"client.proxy.{name}", proxy)
     # Without an endpoint there is none, which is wrong only where a namespace relies on it.
-    for name in ASKED_EVENTS:
+    for name in EVENTS:
         proxy = getattr(options.channel.proxy, name)
         if proxy.endpoint:
             for path, text in find_problems_of_proxy(proxy):

@@ -30,9 +30,11 @@ def flag(help_text: str, **options: Any) -> models.BooleanField[bool, bool]:
     return models.BooleanField(default=False, help_text=help_text, **options)
 
 
-def text(help_text: str, default: str = "") -> models.CharField[str, str]:
+def text(help_text: str, default: str = "", **options: Any) -> models.CharField[str, str]:
     """Make a column of up to 255 characters."""
-    return models.CharField(max_length=255, blank=True, default=default, help_text=help_text)
+    return models.CharField(
+        max_length=255, blank=True, default=default, help_text=help_text, **options
+    )
 
 
 def choice(choices: type[models.TextChoices], help_text: str) -> models.CharField[str, str]:

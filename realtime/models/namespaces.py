@@ -86,8 +86,8 @@ _PROXY_NAME_HELP = (
 )
 
 
-def _proxy_name() -> models.CharField[str, str]:
-    return text(_PROXY_NAME_HELP, default="default")
+def _proxy_name(**options: Any) -> models.CharField[str, str]:
+    return text(_PROXY_NAME_HELP, default="default", **options)
 
 
 class Namespace(ConfigurationRow):
@@ -276,6 +276,12 @@ class Namespace(ConfigurationRow):
     )
     subscribe_stream_proxy_name = _proxy_name()
     subscribe_stream_proxy_bidirectional = flag("What clients publish goes into that stream.")
+    cache_empty_proxy_enabled = flag(
+        "Where a subscriber recovers in cache mode and there is no publication, the backend is told, and may publish one "
+        "before it answers.",
+        db_default=False,
+    )
+    cache_empty_proxy_name = _proxy_name(db_default="default")
 
     # Map
     map_mode = choice(MapMode, "Required for the map types.")

@@ -5,7 +5,7 @@ A namespace is one ``ChannelOptions``; nothing is inherited from another namespa
 ``publication_data_format`` fall back to the values in ``ChannelRules``. All values are frozen; durations are
 float seconds. ``validation`` says which combinations make sense; these types accept anything.
 
-Source: Centrifugo's channel options; of those of its commercial edition the ones that save bandwidth, and for shared polls.
+Source: Centrifugo's channel options; of those of its commercial edition the ones that save bandwidth, for shared polls and empty caches.
 """
 
 from __future__ import annotations
@@ -144,6 +144,8 @@ class ChannelOptions(_Values, frozen=True):
     subscribe_stream_proxy_enabled: bool = False
     subscribe_stream_proxy_name: str = "default"
     subscribe_stream_proxy_bidirectional: bool = False
+    cache_empty_proxy_enabled: bool = False
+    cache_empty_proxy_name: str = "default"
     # subscription type
     subscription_type: str = ""  # a key of SUBSCRIPTION_TYPES
     map: MapOptions = MapOptions()

@@ -329,6 +329,12 @@ class _NamespaceChecks:
             options.subscribe_stream_proxy_enabled,
             options.subscribe_stream_proxy_name,
         )
+        yield (
+            "cache_empty",
+            "cache_empty_proxy",
+            options.cache_empty_proxy_enabled,
+            options.cache_empty_proxy_name,
+        )
         maps = options.map
         yield (
             "map_publish",

@@ -35,6 +35,7 @@ from realtime.node.control import (
     encode_control,
 )
 from realtime.node.eager import run_eagerly
+from realtime.node.empty_caches import EmptyCaches
 from realtime.node.emulation import Emulation
 from realtime.node.figures import Figures
 from realtime.node.flushes import Flushes
@@ -172,6 +173,7 @@ class Node:
         self.members = Membership(self, monotonic)
         self.positions = Positions(self)
         self.polls = Polls(lambda: self.options.shared_poll, broker, random_epoch)
+        self.empty_caches = EmptyCaches()
         self._notices = notices
         self.emulation = Emulation(self)
         self.surveys = Surveys(

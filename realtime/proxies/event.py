@@ -15,6 +15,8 @@ from realtime.protocol.go_json import MalformedJson, normalise
 from realtime.protocol.messages import EMPTY, payload
 
 
+_LONGEST_MESSAGE = 200  # characters of the application's own text that go into a log
+
 ResultT = TypeVar("ResultT")
 StructT = TypeVar("StructT", bound=msgspec.Struct)
 
@@ -51,6 +53,12 @@ class Answer(Generic[ResultT]):
     result: ResultT | None = None
     error: AnswerError | None = None
     disconnect: AnswerDisconnect | None = None
+
+    def check_accepted(self) -> None:
+        """Take an error for a failure, where no client waits for it; raises ``ProxyError``."""
+        if self.error is not None:
+            text = self.error.message[:_LONGEST_MESSAGE]
+            raise ProxyError(f"the application answered error {self.error.code}: {text!r}")
 
 
 @dataclass(frozen=True, slots=True)

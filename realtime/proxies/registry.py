@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING
 from realtime.handlers import Registered, find_handler
 from realtime.namespaces.validation import DEFAULT_PROXY
 from realtime.protocol.errors import ConfigError
+from realtime.proxies.cache_empty import EVENT as CACHE_EMPTY
+from realtime.proxies.cache_empty import CacheEmptyBackend, CacheEmptyProxy
 from realtime.proxies.event import Caller
 from realtime.proxies.figures import ProxyFigures
 from realtime.proxies.http_caller import HTTPCaller
@@ -95,6 +97,11 @@ class ProxyRegistry:
         if proxy is None:
             return None
         return self._shared_polls.setdefault(proxy, SharedPollProxy(proxy))
+
+    def find_cache_empty(self, name: str) -> CacheEmptyBackend | None:
+        """Return who is told of empty caches under a proxy name, if anybody is."""
+        proxy = self._find(CACHE_EMPTY.name, name)
+        return None if proxy is None else CacheEmptyProxy(proxy)
 
     def _find(self, event: str, name: str) -> Proxy | None:
         is_default = name == DEFAULT_PROXY

@@ -14,7 +14,6 @@ import msgspec
 from msgspec import Raw
 
 from realtime.handlers import SHARED_POLL_REFRESH
-from realtime.protocol.errors import ProxyError
 from realtime.protocol.messages import EMPTY, payload
 from realtime.proxies.event import Event, Uint64, choose_payload, decode_object
 from realtime.proxies.proxy import Proxy
@@ -23,9 +22,6 @@ from realtime.proxies.shared_poll import (
     SharedPollRefreshRequest,
     SharedPollRefreshResult,
 )
-
-
-_LONGEST_MESSAGE = 200  # characters of the application's own text that go into a log
 
 
 class _WireItem(msgspec.Struct, frozen=True):
@@ -131,7 +127,5 @@ class SharedPollProxy:
 
         """
         answer = await self._proxy.ask(EVENT, request)
-        if answer.error is not None:
-            text = answer.error.message[:_LONGEST_MESSAGE]
-            raise ProxyError(f"the application answered error {answer.error.code}: {text!r}")
+        answer.check_accepted()
         return answer.result or SharedPollRefreshResult()

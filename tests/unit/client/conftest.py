@@ -59,6 +59,18 @@ NAMESPACES = {
         allow_subscribe_for_client=True,
         allow_subscribe_for_anonymous=True,
     ),
+    "filled": ChannelOptions(
+        history_size=5,
+        history_ttl=60,
+        force_recovery=True,
+        force_recovery_mode="cache",
+        auto_cache_recover=True,
+        allow_tags_filter=True,
+        cache_empty_proxy_enabled=True,
+        cache_empty_proxy_name="docs",
+        allow_subscribe_for_client=True,
+        allow_subscribe_for_anonymous=True,
+    ),
     "doc": ChannelOptions(
         history_size=20,
         history_ttl=60,

@@ -18,6 +18,7 @@ def test_by_default_nothing_is_on():
         "publish_proxy_name",
         "sub_refresh_proxy_name",
         "subscribe_stream_proxy_name",
+        "cache_empty_proxy_name",
         "map",
         "shared_poll",
     }
