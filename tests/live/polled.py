@@ -8,7 +8,7 @@ import http.server
 import json
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -68,33 +68,43 @@ class PolledApplication:
 
 
 @contextlib.contextmanager
-def polled_application() -> Iterator[PolledApplication]:
-    """Serve one on a free port of the loopback interface."""
-    application = PolledApplication()
+def answering(answer: Callable[[Any], tuple[int, bytes]]) -> Iterator[str]:
+    """Serve an application on a free port of the loopback interface; gives its URL, and the bodies to ``answer``."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
-            answer = application.answer(json.loads(body))
-            status = 500 if application.is_down else 200
+            status, data = answer(json.loads(body))
             self.send_response(status)
             self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(answer)))
+            self.send_header("Content-Length", str(len(data)))
             self.end_headers()
-            self.wfile.write(answer)
+            self.wfile.write(data)
 
         def log_message(self, *_: object) -> None:
             """Say nothing."""
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        application.url = f"http://127.0.0.1:{server.server_port}/poll"
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
-        yield application
+        yield f"http://127.0.0.1:{server.server_port}/poll"
         server.shutdown()
         thread.join()
+
+
+@contextlib.contextmanager
+def polled_application() -> Iterator[PolledApplication]:
+    """Serve one."""
+    application = PolledApplication()
+
+    def answer(request: Any) -> tuple[int, bytes]:
+        data = application.answer(request)
+        return (500 if application.is_down else 200), data
+
+    with answering(answer) as application.url:
+        yield application
 
 
 def polled_options(application: PolledApplication, **more: str) -> Mapping[str, str]:
