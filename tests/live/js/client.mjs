@@ -108,7 +108,15 @@ const subscribed = (c) => ({
   data: unpack(c.data),
 });
 
-function subscribe({ channel, token, get_token, recoverable, positioned, join_leave, since, delta, tf }) {
+// The test is the application: it loads what it stores itself, and says since when publications are wanted.
+const stateWaiters = [];
+const askForState = (channel) => () =>
+  new Promise((resolve) => {
+    stateWaiters.push(resolve);
+    emit('get_state', { channel });
+  });
+
+function subscribe({ channel, token, get_token, get_state, recoverable, positioned, join_leave, since, delta, tf }) {
   const subscription = client.newSubscription(channel, {
     token: token ?? '',
     getToken: get_token ? askForToken('subscription') : null,
@@ -120,6 +128,7 @@ function subscribe({ channel, token, get_token, recoverable, positioned, join_le
     maxResubscribeDelay: 500,
     ...(delta ? { delta } : {}),
     ...(tf ? { tagsFilter: tf } : {}),
+    ...(get_state ? { getState: askForState(channel) } : {}),
   });
   subscriptions.set(channel, subscription);
   subscription.on('subscribing', (c) => emit('subscribing', { channel, code: c.code, reason: c.reason }));
@@ -223,6 +232,7 @@ const operations = {
     if (refuse) waiter.reject(new UnauthorizedError('refused'));
     else waiter.resolve(token);
   },
+  state: ({ offset, epoch }) => stateWaiters.shift()({ offset, epoch }),
   publish: async ({ channel, data }) => {
     await client.publish(channel, pack(data));
     return {};
