@@ -492,6 +492,8 @@ class _NamespaceChecks:
                     yield where, "has no use without history: positions never advance"
         if options.history_size < 0 and options.history_ttl:
             yield "history_size", "a negative size switches history off"
+        if options.cache_empty_proxy_enabled and options.force_recovery_mode != "cache":
+            yield "cache_empty_proxy_enabled", "has no effect without force_recovery_mode 'cache'"
         if options.delta_publish and not options.allowed_delta_types:
             yield "delta_publish", "has no effect without allowed_delta_types"
         if options.allowed_delta_types and not options.delta_publish:

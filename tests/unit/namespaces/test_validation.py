@@ -458,6 +458,13 @@ def test_questionable_combinations_are_warnings(options, fields):
     assert check_one(**options) == []
 
 
+def test_a_cache_empty_proxy_is_for_caches():
+    """In stream mode nobody is told."""
+    enabled = {**HISTORY, "force_recovery": True, "cache_empty_proxy_enabled": True}
+    assert check_one(warnings=True, **enabled) == ["cache_empty_proxy_enabled"]
+    assert check_one(warnings=True, **enabled, force_recovery_mode="cache") == []
+
+
 def test_proxies_that_cannot_be_are_warnings():
     """A configuration that uses them can be imported, and says that they don't work yet."""
     options = ChannelOptions(
