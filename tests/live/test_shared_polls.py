@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
-import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from tests.live.conftest import copy_database
 from tests.live.harness import Server
 from tests.live.polled import (
     PolledApplication,
@@ -43,12 +43,6 @@ def polled(tmp_path_factory: pytest.TempPathFactory, application: PolledApplicat
     return polled_database(tmp_path_factory.mktemp("polled"), application)
 
 
-def copy_to(folder: Path, database: Path) -> Path:
-    for file in database.parent.glob("db.sqlite3*"):
-        shutil.copy(file, folder)
-    return folder
-
-
 @pytest.fixture(scope="module")
 def server(
     shape: str,
@@ -57,7 +51,8 @@ def server(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Server]:
     """Give one server on the memory engine."""
-    folder = copy_to(tmp_path_factory.mktemp(shape), polled)
+    folder = tmp_path_factory.mktemp(shape)
+    copy_database(polled, folder)
     server = Server(shape, folder, polled_options(application)).start()
     yield server
     assert server.stop() == 0, server.log
@@ -79,7 +74,8 @@ def nodes(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[list[Server]]:
     """Give two servers on one Redis, which brings notifications, too."""
-    folder = copy_to(tmp_path_factory.mktemp("nodes"), polled)
+    folder = tmp_path_factory.mktemp("nodes")
+    copy_database(polled, folder)
     options = polled_options(
         application,
         TIDEWIRE_ENGINE_TYPE="redis",
@@ -286,7 +282,8 @@ async def test_a_restarted_server_is_no_other(
     name: str,
 ) -> None:
     """Its versions begin anew with another epoch, and followers show the application's values."""
-    server = Server(shape, copy_to(tmp_path, polled), polled_options(application)).start()
+    copy_database(polled, tmp_path)
+    server = Server(shape, tmp_path, polled_options(application)).start()
     try:
         application.values[name] = ({"p": 1}, 0)
         follower = await follow("js-json", server, f"plain:{name}")
