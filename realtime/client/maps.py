@@ -19,7 +19,7 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from realtime.client.subscribing import Established, authorize, ttl_of
+from realtime.client.subscribing import Established, authorize, check_request, ttl_of
 from realtime.engines.base import HistoryFilter
 from realtime.engines.maps import MapBroker, MapEntry, MapStream, StateFilter
 from realtime.namespaces.options import map_paging
@@ -51,7 +51,6 @@ from realtime.session.map_loading import (
     next_step,
     visible,
 )
-from realtime.session.permissions import check_subscribe
 from realtime.session.recovery import merge_publications, passing
 from realtime.session.subscription import MapSubscription
 
@@ -134,16 +133,7 @@ def _loading(client: Client, request: SubscribeRequest) -> MapSubscription | Non
 
 
 def _check(client: Client, request: SubscribeRequest) -> Channel:
-    session, node = client.session, client.node
-    channel = check_subscribe(
-        node.table,
-        request.channel,
-        requested_type=request.type,
-        has_token=bool(request.token),
-        delta=request.delta,
-        is_subscribed=request.channel in session.subscriptions,
-        is_limit_reached=len(session.subscriptions) >= node.options.client.channel_limit,
-    )
+    channel = check_request(client, request)
     if request.cursor:
         raise PermissionDeniedError  # there is no load to go on with
     return channel

@@ -92,12 +92,10 @@ class Established:
             client.unsubscribe(subscription, *subscription.ends_with)
 
 
-async def subscribe(client: Client, command: Command) -> Reply | None:
-    """Subscribe from the client's side."""
-    request = command.subscribe
-    assert request is not None
+def check_request(client: Client, request: SubscribeRequest) -> Channel:
+    """Find the channel of a subscribe; raises what refuses it before anything else is known."""
     session, node = client.session, client.node
-    channel = check_subscribe(
+    return check_subscribe(
         node.table,
         request.channel,
         requested_type=request.type,
@@ -106,13 +104,22 @@ async def subscribe(client: Client, command: Command) -> Reply | None:
         is_subscribed=request.channel in session.subscriptions,
         is_limit_reached=len(session.subscriptions) >= node.options.client.channel_limit,
     )
+
+
+async def subscribe(client: Client, command: Command) -> Reply | None:
+    """Subscribe from the client's side."""
+    request = command.subscribe
+    assert request is not None
+    session = client.session
+    channel = check_request(client, request)
     subscription = session.subscriptions[request.channel] = Subscription(request.channel, client)
     try:
         data = await authorize(client, subscription, channel, request)
         if request.type == SHARED_POLL_TYPE:
             result = await polling.establish(client, subscription, channel, data)
             if subscription.expire_at:
-                result.expires, result.ttl = True, ttl_of(subscription.expire_at, node.clock())
+                now = client.node.clock()
+                result.expires, result.ttl = True, ttl_of(subscription.expire_at, now)
             established = Established(subscription, result, None)
         else:
             established = await establish(client, subscription, request, data=data)
