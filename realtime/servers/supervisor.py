@@ -66,6 +66,7 @@ class _Worker:
         self.process = process
         self.serving_since: float | None = None
         self._lifeline = lifeline
+        self._is_to_reload = False
 
     async def serves(self) -> bool:
         """Wait until the worker serves; False means that it ended before."""
@@ -74,6 +75,8 @@ class _Worker:
             with contextlib.suppress(OSError):  # it died with something unread
                 if await loop.sock_recv(self._lifeline, 1):
                     self.serving_since = time.monotonic()
+                    if self._is_to_reload:
+                        self.send(signal.SIGHUP)
         return self.serving_since is not None
 
     async def end(self) -> int:
@@ -81,6 +84,18 @@ class _Worker:
         status = await self.process.wait()
         self._lifeline.close()
         return status
+
+    def reload(self) -> None:
+        """
+        Let it read the configuration again.
+
+        One that still starts may have read it already and not listen to the signal yet, which would end it: it is told
+        once it serves.
+        """
+        if self.serving_since is None:
+            self._is_to_reload = True
+        else:
+            self.send(signal.SIGHUP)
 
     def send(self, number: signal.Signals) -> None:
         """Send a signal; a process that has ended is no error."""
@@ -196,10 +211,8 @@ class Supervisor:
         self._pass_on(signal.SIGTERM)
 
     def _reload(self) -> None:
-        # One that still starts reads everything anyway, and may not listen to the signal yet.
         for worker in tuple(self._workers.values()):
-            if worker.serving_since is not None:
-                worker.send(signal.SIGHUP)
+            worker.reload()
 
     def _pass_on(self, number: signal.Signals) -> None:
         for worker in tuple(self._workers.values()):

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 
-SECONDS = 10.0
+SECONDS = 30.0
 
 
 class Supervised:
@@ -161,6 +161,18 @@ def test_sighup_reaches_every_worker(supervise: Supervise) -> None:
     supervised.process.send_signal(signal.SIGHUP)
 
     assert sorted(supervised.wait("hup", 2)) == sorted(workers)
+    assert supervised.end()[0] == 0
+
+
+def test_sighup_reaches_a_worker_that_still_starts(supervise: Supervise) -> None:
+    """Once it serves: what it has read may be older, and before it listens the signal would end it."""
+    supervised = supervise(2, "serve", "late")
+    supervised.wait("starting", 1)
+
+    supervised.process.send_signal(signal.SIGHUP)
+
+    assert {number for number, _ in supervised.wait("hup", 2)} == {1, 2}
+    assert len(supervised.noted("serving")) == 2
     assert supervised.end()[0] == 0
 
 

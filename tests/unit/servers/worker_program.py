@@ -4,7 +4,7 @@ A worker for the supervisor's tests: it logs to a file what it is told, and serv
     python worker_program.py NUMBER LIFELINE LOG MODE
 
 Modes: ``serve`` until SIGTERM; ``fail`` at once with status 3; ``mortal`` serves and ends on SIGUSR1 with status 4;
-``stubborn`` ignores SIGTERM; ``brief`` serves and fails at once.
+``stubborn`` ignores SIGTERM; ``brief`` serves and fails at once; ``late`` takes a second to serve.
 """
 
 from __future__ import annotations
@@ -44,6 +44,9 @@ lifeline = Lifeline(int(LIFELINE), 30)
 lifeline.watch()
 if MODE == "fail":
     raise SystemExit(3)
+if MODE == "late":
+    note("starting")
+    time.sleep(1)
 signal.signal(signal.SIGTERM, on_term)
 signal.signal(signal.SIGHUP, lambda *_: note("hup"))
 signal.signal(signal.SIGUSR1, on_usr1)
