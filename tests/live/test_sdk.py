@@ -81,7 +81,7 @@ async def test_presence_join_and_leave(server: Server, make_sdk: MakeSdk, name: 
     await first.subscribe(channel)
     await second.subscribe(channel)
 
-    join = await first.wait("join", channel=channel, seconds=5)
+    join = await first.wait("join", channel=channel)
     while join["info"]["client"] != two["client"]:
         join = await first.wait("join", channel=channel)
     assert join["info"]["user"] == "bob"
