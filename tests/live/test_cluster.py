@@ -528,3 +528,29 @@ async def test_sighup_reads_the_configuration_file_again(
     )
     assert workers_of(server) == workers
     server.log_path.write_text("")  # the refusals have their tracebacks
+
+
+def test_a_sighup_that_comes_early_is_carried_out_late(
+    redis: RedisServer, folder: Path, tmp_path: Path
+) -> None:
+    """Once the server listens to it: until then it ends nothing, and what was read already is read again."""
+    file = tmp_path / "config.yaml"
+    file.write_text("client:\n  channel_limit: 100\n")
+    server = Server("serve", folder, options_for(redis, TIDEWIRE_CONFIG=str(file)))
+    with ThreadPoolExecutor(1) as threads:
+        started = threads.submit(server.start)
+        until(lambda: server.is_running and holds_back(server.pid, signal.SIGHUP))
+
+        os.kill(server.pid, signal.SIGHUP)
+
+        started.result()
+    until(lambda: "configuration successfully reloaded" in server.log)
+    assert not holds_back(server.pid, signal.SIGHUP)
+    assert server.stop() == 0, server.log
+
+
+def holds_back(pid: int, number: signal.Signals) -> bool:
+    """Whether a process has blocked a signal."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    blocked = next(line.split()[1] for line in status.splitlines() if line.startswith("SigBlk"))
+    return bool(int(blocked, 16) >> (number - 1) & 1)
