@@ -32,8 +32,8 @@ from uvicorn.server import HANDLED_SIGNALS
 
 from realtime.protocol.errors import ConfigError
 from realtime.servers.access_log import redact
+from realtime.servers.connections import DrainableState, HTTPSettings
 from realtime.servers.doorkeeper import doorkeeper_class
-from realtime.servers.http_protocol import DrainableState, HTTPSettings
 from realtime.servers.limits import BACKLOG
 
 

@@ -28,7 +28,7 @@ from realtime.conf.schema import env_name, leaves
 from realtime.protocol.errors import ConfigError
 from realtime.servers import production
 from realtime.servers.application import OnSide
-from realtime.servers.http_protocol import HTTPSettings
+from realtime.servers.connections import HTTPSettings
 from realtime.servers.limits import (
     endpoint_names,
     frames_by_path,
