@@ -158,17 +158,24 @@ class ClusterShard:
         """Run a script on keys of one slot, by its hash, or by its text where a server doesn't know it."""
         slot, rest = slot_of(keys[0]), (len(keys), *keys, *args)
         try:
-            return await self._routed(slot, ("EVALSHA", script.sha, *rest))
+            return await self._routed(
+                slot, ("EVALSHA", script.sha, *rest), is_told_server=script.is_told_server
+            )
         except RedisError as error:
             if error.code != "NOSCRIPT":
                 raise
-        return await self._routed(slot, ("EVAL", script.text, *rest))
+        return await self._routed(
+            slot, ("EVAL", script.text, *rest), is_told_server=script.is_told_server
+        )
 
-    async def _routed(self, slot: int, args: tuple[bytes | str | float, ...]) -> Any:
+    async def _routed(
+        self, slot: int, command: tuple[bytes | str | float, ...], *, is_told_server: bool = False
+    ) -> Any:
         master, is_asking = self._owner(slot), False
         redirections = 0
         deadline = asyncio.get_running_loop().time() + self.deployment.io_timeout
         while redirections < REDIRECTIONS:
+            args = (*command, master.commands.run_id) if is_told_server else command
             try:
                 if is_asking:
                     return await self._ask(master, args)
