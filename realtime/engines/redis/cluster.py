@@ -272,8 +272,13 @@ class ClusterShard:
                     raise
                 master = await self._redirected(error, master, slot)
             else:
-                self._homes[name] = master
-                return
+                if self._owners[slot] is master and master.subscriptions.keeps(name):
+                    self._homes[name] = master
+                    return
+                # The slot moved before this was told of the confirmation: nobody would look for the name here.
+                with contextlib.suppress(EngineError):
+                    await master.subscriptions.unsubscribe(name)
+                master = self._owner(slot)
         raise EngineError(f"a subscription was redirected {REDIRECTIONS} times")
 
     # --- what the masters tell ---------------------------------------------------------------------

@@ -393,6 +393,10 @@ class SubscriptionConnection(_Connection):
             waiter = self._joining[name] = self._ask(self._subscribe_kind, (name,))
         await asyncio.shield(waiter)
 
+    def keeps(self, name: bytes) -> bool:
+        """Say whether a name is subscribed, and will be with each connection to come."""
+        return name in self._wanted
+
     async def unsubscribe(self, name: bytes) -> None:
         """Return when Redis has confirmed; without a connection there is nothing to do."""
         if name not in self._wanted:
