@@ -83,6 +83,15 @@ class HistoryFilter:
     reverse: bool = False
 
 
+def translated(
+    position: StreamPosition, before: StreamPosition, top: StreamPosition
+) -> StreamPosition:
+    """Return a position as one of ``top``'s epoch, if it is not beyond ``before``, where the epoch before ended; else as it is."""
+    if before.epoch and position.epoch == before.epoch and position.offset <= before.offset:
+        return StreamPosition(position.offset, top.epoch)
+    return position
+
+
 class History(msgspec.Struct, frozen=True):
     """
     One consistent read of a stream.
@@ -100,10 +109,7 @@ class History(msgspec.Struct, frozen=True):
 
     def translated(self, position: StreamPosition) -> StreamPosition:
         """Return a position of the epoch before as one of this epoch, if it is good; any other as it is."""
-        before = self.before
-        if before.epoch and position.epoch == before.epoch and position.offset <= before.offset:
-            return StreamPosition(position.offset, self.top.epoch)
-        return position
+        return translated(position, self.before, self.top)
 
     def has(self, position: StreamPosition) -> bool:
         """Say whether a position is of this stream; one without an epoch is of any."""

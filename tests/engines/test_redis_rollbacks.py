@@ -8,7 +8,6 @@ copy must not.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -19,13 +18,19 @@ import pytest
 from realtime.auth.tokens import TokenVerifier
 from realtime.conf.options import ProcessOptions
 from realtime.conf.snapshot import Configuration
+from realtime.engines.base import HistoryFilter
+from realtime.engines.maps import PLAIN_CHANGE, MapBroker, MapChange, StateFilter
 from realtime.engines.memory_maps import MemoryMaps
 from realtime.namespaces.table import NamespaceTable
 from realtime.node.node import Node
-from realtime.protocol.messages import StreamPosition
+from realtime.protocol.messages import Publication, StreamPosition
 from tests import redis_servers
 from tests.engines.backends import RedisUnderTest, redis_under_test
+from tests.engines.map_backends import RedisMapsUnderTest, redis_maps_under_test
+from tests.engines.test_maps import RECOVERABLE
 from tests.engines.test_publish import EVERYTHING, HISTORY, META_TTL, publication
+from tests.engines.test_redis_maps import put, value
+from tests.engines.test_redis_topologies import eventually
 from tests.redis_servers import RedisServer
 from tests.unit.client.conftest import NAMESPACES, Connection
 
@@ -33,6 +38,7 @@ from tests.unit.client.conftest import NAMESPACES, Connection
 pytestmark = pytest.mark.redis
 
 CHANNEL = "hist:a"
+MAP = "things:a"
 PREFIX = "tide"
 INSUFFICIENT_STATE = 2500
 
@@ -131,11 +137,73 @@ async def test_a_record_that_names_no_server_keeps_its_epoch(server: RedisServer
             assert server.call("HGET", f"{PREFIX}.stream.meta.{CHANNEL}", "i")
 
 
+# --- maps ---------------------------------------------------------------------------------------------
+
+
+async def write(redis: RedisMapsUnderTest, *keys: str) -> list[StreamPosition]:
+    return [await put(redis, MAP, key) for key in keys]
+
+
+@pytest.mark.parametrize("first", ["write", "removal", "state", "stream", "sweep"])
+async def test_a_map_that_fell_back_goes_on_in_another_epoch(
+    server: RedisServer, first: str
+) -> None:
+    """Whoever touches it first: its changes go on from the copy, and old positions are good up to there."""
+    async with redis_maps_under_test(server, prefix=PREFIX) as redis:
+        old = await write(redis, "a", "b")
+        server.call("SAVE")
+        lost = await write(redis, "c", "d")
+
+    fall_back(server)
+
+    async with redis_maps_under_test(server, prefix=PREFIX) as redis:
+        await redis.maps.subscribe(MAP)
+        if first == "write":
+            await write(redis, "e")
+        elif first == "removal":
+            await redis.maps.remove(MAP, Publication(key="a"), RECOVERABLE, PLAIN_CHANGE)
+        elif first == "state":
+            await redis.maps.read_state(MAP, RECOVERABLE, StateFilter(limit=-1))
+        elif first == "sweep":
+            await redis.pass_time(61)
+            await redis.maps.sweep_once()
+        read = await redis.maps.read_stream(MAP, RECOVERABLE, HistoryFilter(limit=-1))
+        await redis.node.until(lambda: len(redis.node.deliveries) == len(read.entries) - 2)
+
+    assert read.top.epoch != old[0].epoch
+    assert read.before == old[1]
+    assert [each.publication.offset for each in read.entries[:2]] == [1, 2]
+    assert {each.position.epoch for each in redis.node.deliveries} <= {read.top.epoch}
+    assert [read.translated(one).epoch == read.top.epoch for one in (*old, *lost)] == (
+        [True] * 2 + [False] * 2
+    )
+
+
+async def test_a_change_of_a_map_counts_once_over_a_failover(server: RedisServer) -> None:
+    """What it returned is as safe as the change; who tries again because the answer was lost finds both or neither."""
+    once, twice = MapChange(idempotency_key="1"), MapChange(idempotency_key="2")
+    async with redis_maps_under_test(server, prefix=PREFIX) as redis:
+        await put(redis, MAP, "a", change=once)
+        server.call("SAVE")
+        await put(redis, MAP, "b", change=twice)
+
+    fall_back(server)
+
+    async with redis_maps_under_test(server, prefix=PREFIX) as redis:
+        again = [
+            await redis.maps.publish(MAP, value(key), RECOVERABLE, change)
+            for key, change in (("a", once), ("b", twice))
+        ]
+
+    assert [outcome.suppressed for outcome in again] == ["idempotency", ""]
+    assert [outcome.position.offset for outcome in again] == [1, 2]
+
+
 # --- the client ---------------------------------------------------------------------------------------
 
 
 @asynccontextmanager
-async def node_on(redis: RedisUnderTest) -> AsyncIterator[Node]:
+async def node_on(redis: RedisUnderTest, maps: MapBroker | None = None) -> AsyncIterator[Node]:
     default = ProcessOptions()
     client = msgspec.structs.replace(default.client, allow_anonymous_connect_without_token=True)
     options = msgspec.structs.replace(default, client=client)
@@ -146,7 +214,7 @@ async def node_on(redis: RedisUnderTest) -> AsyncIterator[Node]:
         broker=redis.engine.broker,
         presence=redis.presence,
         control_bus=redis.engine.control_bus,
-        maps=MemoryMaps(redis.clock),
+        maps=maps or MemoryMaps(redis.clock),
         connection_verifier=verifier,
         subscription_verifier=verifier,
         version="1.2.3",
@@ -179,10 +247,11 @@ class Follower:
 
     async def until(self, holds: Callable[[Follower], bool]) -> None:
         """Follow until that holds."""
-        async with asyncio.timeout(15):
-            while not holds(self):
-                self._read()
-                await asyncio.sleep(0.01)  # the transport has no event
+        def look() -> bool:
+            self._read()
+            return holds(self)
+
+        await eventually(look)
 
     def _read(self) -> None:
         for message in self._connection.received():
@@ -238,3 +307,42 @@ async def test_a_client_is_told_if_what_it_has_was_taken_back(
     assert follower.recoveries == [has_copy_of_all]
     expected = [1, 2, 3, 4, 5, 14, 15, 16, 17] if has_copy_of_all else [1, 2, 3, 4, 5, 17]
     assert follower.has == expected
+
+
+@pytest.mark.parametrize("has_copy_of_all", [False, True], ids=["behind", "complete"])
+@pytest.mark.parametrize("phase", [0, 1], ids=["live", "stream"])
+async def test_a_client_goes_on_with_a_map_only_if_the_server_has_what_it_has(
+    server: RedisServer, *, phase: int, has_copy_of_all: bool
+) -> None:
+    """Else it loads the map anew, as it would after a clear."""
+    async with (
+        redis_under_test(server, prefix=PREFIX) as redis,
+        redis_maps_under_test(server, prefix=PREFIX) as maps,
+    ):
+        await write(maps, "a", "b")
+        server.call("SAVE")
+        (last,) = await write(maps, "c")
+        if has_copy_of_all:
+            server.call("SAVE")
+
+        fall_back(server)
+        async with redis_maps_under_test(server, prefix=PREFIX) as another:
+            *_, top = await write(another, "d", "e", "f", "g", "h", "i", "j", "k", "l", "m", "n")
+        await maps.node.until(lambda: bool(maps.node.lost))
+        async with node_on(redis, maps.maps) as node:
+            connection = Connection(node, "client")
+            connection.send({"id": 1, "connect": {}})
+            request = {"channel": MAP, "type": 1, "phase": phase, "recover": True}
+            request |= {"offset": last.offset, "epoch": last.epoch, "limit": 5}
+            connection.send({"id": 2, "subscribe": request})
+            await eventually(lambda: bool(connection.transport.written))
+            messages = connection.received()
+
+    if not has_copy_of_all:
+        assert messages[0]["error"]["code"] == 112
+        return
+    result = messages[0]["subscribe"]
+    assert result["epoch"] == top.epoch
+    assert [each["key"] for each in result["publications"]] == list(
+        "defgh" if phase == 1 else "defghijklmn"
+    )

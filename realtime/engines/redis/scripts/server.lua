@@ -9,7 +9,7 @@ local function go_on(record, epoch, named, claimed, new_epoch)
   if claimed == named or claimed == '' then
     return epoch
   end
-  -- A connection may lead to several servers, or to another one than it did. The answer takes 10 us.
+  -- A connection may lead to several servers, or to another one than it did. The answer takes 15 us.
   local info = redis.pcall('INFO', 'server')
   local id = type(info) == 'string' and string.match(info, 'run_id:(%x+)')
   id = id and string.sub(id, 1, 16)
