@@ -247,6 +247,7 @@ class Follower:
 
     async def until(self, holds: Callable[[Follower], bool]) -> None:
         """Follow until that holds."""
+
         def look() -> bool:
             self._read()
             return holds(self)

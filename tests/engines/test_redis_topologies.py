@@ -348,9 +348,9 @@ async def assert_nothing_was_lost_in_silence(
     Each success is in the stream, in order and once; it was delivered, or the node was told of a loss.
 
     ``may_roll_back``: a master that takes over may lack what the old one had confirmed, which Redis doesn't wait for.
-    How much is Redis' own affair: on a busy machine a master that is only slow is replaced, too, and one that was replaced
-    throws away what it has to copy the new one's, so that a takeover in that moment can begin with nothing. What
-    holds is that nobody can go on from a position whose publication is gone.
+    How much is Redis' own affair: on a busy machine a master that is only slow is replaced, too, and if its successor
+    goes before it has copied that one's data it goes on with what it had. What holds is that nobody can go on from a
+    position whose publication is gone.
     """
     for channel in CHANNELS:
         done = traffic.done[channel]
