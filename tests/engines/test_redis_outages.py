@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
 
 import pytest
-from hiredis import Reader
 
 from realtime.engines.base import NO_OPTIONS
 from realtime.engines.redis import link
-from realtime.engines.redis.addresses import Deployment, Endpoint
-from realtime.engines.redis.cluster import ClusterShard
+from realtime.engines.redis.addresses import Endpoint
 from realtime.engines.redis.connection import (
     CommandConnection,
     FixedResolver,
-    SubscriptionConnection,
     UnsupportedServerError,
 )
 from realtime.engines.redis.keys import group_of
@@ -326,131 +322,3 @@ async def test_a_wrong_password_is_named_and_never_shown(caplog):
     assert "WRONGPASS" in caplog.text
     assert "a-wrong-one" not in caplog.text
     assert "the-right-one" not in caplog.text
-
-
-# --- a cluster that changes its mind ------------------------------------------------------------------
-
-
-class FickleServer:
-    """
-    Speaks as a server of a cluster that has all slots on one.
-
-    Attributes:
-        owner: The port that it says has the slots.
-        takes_away: Whether it gives the slots away as soon as a name is subscribed, and has them back at once.
-        names: What is subscribed.
-        subscribes: How often something was.
-
-    """
-
-    def __init__(self, *, takes_away=False):
-        self.takes_away = takes_away
-        self.names = set()
-        self.subscribes = 0
-
-    async def start(self):
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        self.port = self.owner = self._server.sockets[0].getsockname()[1]
-
-    async def close(self):
-        self._server.close()
-        await self._server.wait_closed()
-
-    async def _serve(self, reader, writer):
-        commands = Reader()
-        while data := await reader.read(65536):
-            commands.feed(data)
-            while (command := commands.gets()) is not False:
-                writer.write(self._answer(command))
-        writer.close()
-
-    def _answer(self, command):
-        match command:
-            case [b"HELLO", *_]:
-                return b"%1\r\n+mode\r\n+cluster\r\n"
-            case [b"CLUSTER", b"SLOTS"]:
-                host = b"$9\r\n127.0.0.1\r\n"
-                return b"*1\r\n*3\r\n:0\r\n:16383\r\n*2\r\n%b:%d\r\n" % (host, self.owner)
-            case [b"ssubscribe", name]:
-                self.subscribes += 1
-                if self.takes_away and self.subscribes == 1:
-                    # Both in one read: whoever waits for the first finds the second done.
-                    return _pushed(b"ssubscribe", name) + _pushed(b"sunsubscribe", name)
-                self.names.add(name)
-                return _pushed(b"ssubscribe", name)
-            case [b"sunsubscribe", name]:
-                self.names.discard(name)
-                return _pushed(b"sunsubscribe", name)
-            case _:
-                return b"+OK\r\n"
-
-
-def _pushed(kind, name):
-    return b">3\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n:1\r\n" % (len(kind), kind, len(name), name)
-
-
-class NobodyHears:
-    """What a shard tells is of no interest."""
-
-    def on_message(self, name, payload): ...
-
-    def on_lost(self, shard): ...
-
-    def on_restored(self, shard, names=None): ...
-
-
-@contextlib.asynccontextmanager
-async def shard_on(*servers):
-    for server in servers:
-        await server.start()
-    seeds = tuple(Endpoint(port=server.port) for server in servers)
-    shard = ClusterShard(Deployment(kind="cluster", data=seeds[0], seeds=seeds), NobodyHears())
-    await shard.start()
-    yield shard
-    await shard.close()
-    for server in servers:
-        await server.close()
-
-
-async def test_a_name_that_is_taken_away_with_its_confirmation_is_subscribed_again():
-    """
-    Its slot moved in the same moment; who subscribed has not heard yet that it was confirmed.
-
-    Before, the name was taken for subscribed where it was not, and nobody looked: the slots have the owner that they had.
-    """
-    server = FickleServer(takes_away=True)
-    async with shard_on(server) as shard:
-        await shard.subscribe(b"{a}")
-        async with asyncio.timeout(5):
-            await until_whole(shard)
-
-        assert server.names == {b"{a}"}
-
-
-async def test_a_name_is_not_left_on_a_master_that_lost_its_slots_meanwhile(monkeypatch):
-    """
-    The cluster is looked at after the confirmation has come, and before who waited for it goes on.
-
-    Before, the name stayed where it was, on a connection that was closed then.
-    """
-    old, new = FickleServer(), FickleServer()
-    async with shard_on(old, new) as shard:
-        subscribe = SubscriptionConnection.subscribe
-
-        async def subscribe_and_fail_over(connection, name):
-            await subscribe(connection, name)
-            if old.owner == old.port:
-                old.owner = new.owner = new.port
-                await shard._refresh()
-
-        monkeypatch.setattr(SubscriptionConnection, "subscribe", subscribe_and_fail_over)
-        await shard.subscribe(b"{a}")
-        async with asyncio.timeout(5):
-            await until_whole(shard)
-
-        assert new.names == {b"{a}"}
-
-
-async def until_whole(shard):
-    while not shard._is_whole():  # noqa: ASYNC110 -- the engine has no event for it
-        await asyncio.sleep(0.02)
