@@ -29,20 +29,25 @@ class PlayedServer:
     port = 0
 
     async def start(self):
+        self._serving = set()
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def close(self):
         self._server.close()
         await self._server.wait_closed()
+        await asyncio.wait_for(asyncio.gather(*self._serving), 5)
 
     async def _serve(self, reader, writer):
+        self._serving.add(asyncio.current_task())
         commands = Reader()
-        while data := await reader.read(65536):
-            commands.feed(data)
-            while (command := commands.gets()) is not False:
-                writer.write(self.answer(command))
-        writer.close()
+        with contextlib.suppress(ConnectionError):
+            while data := await reader.read(65536):
+                commands.feed(data)
+                while (command := commands.gets()) is not False:
+                    writer.write(self.answer(command))
+            writer.close()
+            await writer.wait_closed()
 
     def answer(self, command):
         raise NotImplementedError
@@ -57,14 +62,16 @@ class FickleServer(PlayedServer):
 
     Attributes:
         owner: The port that it says has the slots.
+        is_stuck: Whether it doesn't answer who would leave a name.
         takes_away: Whether it gives the slots away as soon as a name is subscribed, and has them back at once.
         names: What is subscribed.
         subscribes: How often something was.
 
     """
 
-    def __init__(self, *, takes_away=False):
+    def __init__(self, *, takes_away=False, is_stuck=False):
         self.takes_away = takes_away
+        self.is_stuck = is_stuck
         self.names = set()
         self.subscribes = 0
 
@@ -86,6 +93,8 @@ class FickleServer(PlayedServer):
                     return _pushed(b"ssubscribe", name) + _pushed(b"sunsubscribe", name)
                 self.names.add(name)
                 return _pushed(b"ssubscribe", name)
+            case [b"sunsubscribe", _] if self.is_stuck:
+                return b""
             case [b"sunsubscribe", name]:
                 self.names.discard(name)
                 return _pushed(b"sunsubscribe", name)
@@ -159,6 +168,21 @@ async def test_a_name_is_not_left_on_a_master_that_lost_its_slots_meanwhile(monk
         await eventually(shard._is_whole)
 
         assert new.names == {b"{a}"}
+
+
+async def test_nobody_waits_for_a_master_that_has_no_slots_any_more():
+    """
+    It was replaced because it does not answer: what was subscribed there is where it belongs within a moment.
+
+    Before, the first name was waited for until the connection was given up, four seconds in which nothing was heard.
+    """
+    old, new = FickleServer(is_stuck=True), FickleServer()
+    async with shard_on(old, new) as shard:
+        await shard.subscribe(b"{a}")
+        old.owner = new.owner = new.port
+
+        shard.wake()
+        await eventually(lambda: new.names == {b"{a}"}, seconds=2)
 
 
 # --- a sentinel that has changed its mind ---------------------------------------------------------------

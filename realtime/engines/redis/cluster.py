@@ -349,17 +349,21 @@ class ClusterShard:
         if owners == self._owners:
             return
         self._owners = owners
-        for name, home in list(self._homes.items()):
-            if owners[slot_of(name)] is not home:
-                # Left before it is joined elsewhere, so that no message comes twice.
-                self.on_dropped(name)
-                with contextlib.suppress(EngineError):
-                    await home.subscriptions.unsubscribe(name)
+        homes = self._homes.items()
+        moved = [(name, home) for name, home in homes if owners[slot_of(name)] is not home]
+        for name, _ in moved:
+            self.on_dropped(name)
+        # Names are left before they are joined elsewhere, so that no message comes twice: those of a master that has no
+        # slots any more by closing, since it may be one that doesn't answer.
         serving = {id(master) for master in owners}
         for address, master in list(self._masters.items()):
             if id(master) not in serving:
                 del self._masters[address]
                 await master.close()
+        for name, home in moved:
+            if id(home) in serving:
+                with contextlib.suppress(EngineError):
+                    await home.subscriptions.unsubscribe(name)
 
     async def _ask_slots(self) -> list[tuple[int, int, str, int]]:
         """Return ranges with their owner's address: first slot, last slot, host, port."""
