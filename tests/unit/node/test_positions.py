@@ -135,3 +135,23 @@ async def test_who_comes_after_a_new_epoch_is_left_alone(cluster: Cluster) -> No
         connection.received()
 
     assert heard == [["doc:1"], []]
+
+
+async def test_what_cannot_be_checked_after_a_loss_is_checked_at_the_next_tick(
+    cluster: Cluster,
+) -> None:
+    """Whatever the delay of the usual checks; the backend may not be there for all channels at once."""
+    a, b = await cluster.add("a"), await cluster.add("b")
+    connection = await cluster.connect(a, "hist:1")
+    await a.positions.check_due(a.hub.rooms, a.clock())  # from now on the delay counts
+    cluster.engine("a").is_cut_off = True
+    await publish(b, "hist:1")
+
+    a.on_lost(None)
+    await settle()
+    before = told(connection)
+    cluster.engine("a").is_cut_off = False
+    await a.positions.check_due(a.hub.rooms, a.clock() + 1)
+
+    assert before == []
+    assert told(connection) == ["hist:1"]
