@@ -98,7 +98,7 @@ class OutsideNode:
     async def history(self, channel: Channel, what: HistoryFilter) -> History:
         """Read a stream; raises ``EngineError``, or 112 where ``what.since`` belongs to another epoch."""
         history = await self.backends.broker.history(channel.name, what, channel.history_meta_ttl)
-        if what.since is not None and what.since.epoch and what.since.epoch != history.top.epoch:
+        if what.since is not None and not history.has(what.since):
             raise UnrecoverablePositionError
         return history
 

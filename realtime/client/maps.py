@@ -210,7 +210,7 @@ async def _stream(subscription: MapSubscription, request: SubscribeRequest) -> O
     if is_near(since.offset, size, load.goal):
         return await _go_live(subscription, load, since)
     read = await _read_stream(subscription, HistoryFilter(limit=size, since=since))
-    changes = follow(_changes(read.entries), since, read.top)
+    changes = follow(_changes(read.entries), read.translated(since), read.top)
     return SubscribeResult(
         type=MAP_RESULT_TYPE,
         phase=Phase.STREAM,
@@ -307,7 +307,7 @@ async def _catch_up(
     """Return what changed after ``since``, from the stream and from what was held back, and where that ends."""
     read = await _read_stream(subscription, HistoryFilter(limit=limit + 1, since=since))
     top = read.top
-    changes = follow(_changes(read.entries), since, top)
+    changes = follow(_changes(read.entries), read.translated(since), top)
     if len(changes) > limit:
         raise UnrecoverablePositionError
     held_back = tuple(subscription.buffer or ())

@@ -267,6 +267,7 @@ async def _read(
     history = await node.broker.history(subscription.channel, what, options.history_meta_ttl)
     if not is_recovering:
         return Recovery(recovered=False), history.top
+    asked = history.translated(asked)
     if not options.is_cache:
         return recover_stream(history.publications, history.top, asked), history.top
     wanted = subscription.tags_filter

@@ -131,7 +131,7 @@ async def map_read_stream(node: CommandNode, request: MapReadStreamRequest) -> M
     )
     with engine_errors():
         stream = await node.maps.read_stream(channel.name, channel.map_rules, what)
-    _check_epoch(request.since_epoch, stream.top)
+    _check_epoch(stream.translated(StreamPosition(offset, request.since_epoch)).epoch, stream.top)
     if offset and request.limit and not request.reverse:
         _check_continuity(offset, stream)
     return MapReadStreamResult(_entries(stream.entries), stream.top.offset, stream.top.epoch)

@@ -83,16 +83,37 @@ class HistoryFilter:
     reverse: bool = False
 
 
+def translated(
+    position: StreamPosition, before: StreamPosition, top: StreamPosition
+) -> StreamPosition:
+    """Return a position as one of ``top``'s epoch, if it is not beyond ``before``, where the epoch before ended; else as it is."""
+    if before.epoch and position.epoch == before.epoch and position.offset <= before.offset:
+        return StreamPosition(position.offset, top.epoch)
+    return position
+
+
 class History(msgspec.Struct, frozen=True):
     """
     One consistent read of a stream.
 
     ``publications`` are in the order that was asked for; ``top`` is the position of the newest publication ever
     appended, whatever was read. An epoch in ``since`` that is not ``top.epoch`` is the *caller's* to notice.
+
+    ``before`` is where the epoch before ended, if this one goes on with its stream: its positions up to there are good,
+    and what was delivered beyond may be lost. Empty where that is not known.
     """
 
     publications: Sequence[Publication]
     top: StreamPosition
+    before: StreamPosition = NO_POSITION
+
+    def translated(self, position: StreamPosition) -> StreamPosition:
+        """Return a position of the epoch before as one of this epoch, if it is good; any other as it is."""
+        return translated(position, self.before, self.top)
+
+    def has(self, position: StreamPosition) -> bool:
+        """Say whether a position is of this stream; one without an epoch is of any."""
+        return not position.epoch or self.translated(position).epoch == self.top.epoch
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from typing import Protocol
 
 import msgspec
 
-from realtime.engines.base import NO_POSITION, BrokerEvents, HistoryFilter
+from realtime.engines.base import NO_POSITION, BrokerEvents, HistoryFilter, translated
 from realtime.namespaces.options import MapRules
 from realtime.protocol.errors import InternalError
 from realtime.protocol.messages import Publication, StreamPosition
@@ -109,6 +109,11 @@ class MapStream(msgspec.Struct, frozen=True):
 
     entries: Sequence[MapEntry]
     top: StreamPosition
+    before: StreamPosition = NO_POSITION
+
+    def translated(self, position: StreamPosition) -> StreamPosition:
+        """Return a position of the epoch before as one of this epoch, if it is good; any other as it is."""
+        return translated(position, self.before, self.top)
 
 
 class MapBroker(Protocol):

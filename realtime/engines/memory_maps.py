@@ -400,7 +400,8 @@ class MemoryMaps:
             if key is None or key.wake_at != at:
                 continue
             key.wake_at = _NEVER
-            if key.expires_at > now:
+            if key.expires_at > at:
+                # Its deadline was moved; where that has come too, it has a turn behind those that were due before.
                 if key.expires_at < _NEVER:
                     key.wake_at = key.expires_at
                     heappush(deadlines, (key.expires_at, name))

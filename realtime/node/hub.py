@@ -146,7 +146,8 @@ class Hub:
         subscription.state = HELD
         if position is not None:
             subscription.ahead = position.offset
-            if room.epoch is None or (room.offset <= position.offset and not room.positioned):
+            is_behind = room.epoch != position.epoch or room.offset <= position.offset
+            if room.epoch is None or (is_behind and not room.positioned):
                 room.offset, room.epoch = position.offset, position.epoch
         for delivery in held_back or ():
             if position and delivery.position.offset and delivery.position.epoch != position.epoch:

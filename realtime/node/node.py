@@ -379,7 +379,7 @@ class Node:
 
         """
         history = await self.broker.history(channel.name, what, channel.history_meta_ttl)
-        if what.since is not None and what.since.epoch and what.since.epoch != history.top.epoch:
+        if what.since is not None and not history.has(what.since):
             raise UnrecoverablePositionError
         return history
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
@@ -63,7 +64,7 @@ class Positions:
                 self._node.hub.lose_room(channel)
 
     async def _out_of_step(self, channels: Sequence[str]) -> list[str]:
-        """Return those whose room is not where their stream is; what can't be read is left to the next round."""
+        """Return those whose room is not where their stream is; what can't be read is due at the next tick."""
         found: list[str] = []
         failure: EngineError | None = None
         for begin in range(0, len(channels), CHECKED_AT_ONCE):
@@ -72,6 +73,8 @@ class Positions:
             for channel, answer in zip(batch, answers, strict=True):
                 if isinstance(answer, EngineError):
                     failure = answer
+                    if channel in self._node.hub.rooms:
+                        self._checked_at[channel] = -math.inf
                 elif isinstance(answer, BaseException):
                     raise answer
                 else:

@@ -353,6 +353,25 @@ async def test_an_idempotency_key_is_known_for_its_time(
     ]
 
 
+@pytest.mark.parametrize("rules", [RECOVERABLE, EPHEMERAL])
+async def test_keys_that_are_due_together_go_in_the_order_of_their_deadlines(
+    store: MapsUnderTest, rules: MapRules
+) -> None:
+    """One whose deadline was moved goes by the new one."""
+    await store.maps.subscribe(CHANNEL)
+    await put(store, "moved", rules=rules)
+    await store.pass_time(10)
+    await put(store, "kept", rules=rules)
+    await store.pass_time(10)
+    await put(store, "moved", rules=rules)
+
+    await store.pass_time(100)
+    await store.sweep()
+
+    await store.node.until(lambda: len(store.node.deliveries) == 5)
+    assert [each.publication.key for each in store.node.deliveries[-2:]] == ["kept", "moved"]
+
+
 async def test_versions_guard_each_key_alone(store: MapsUnderTest) -> None:
     """Older and equal ones are suppressed, per key; one without leaves the guard as it is."""
     outcomes = [

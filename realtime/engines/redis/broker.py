@@ -228,7 +228,7 @@ class RedisBroker:
             read_stored(fields[1], int(entry_id.partition(b"-")[0]))
             for entry_id, fields in reply[2]
         ]
-        return History(publications, StreamPosition(reply[0], reply[1].decode()))
+        return _history(publications, reply)
 
     async def _list_history(self, route: _Route, what: HistoryFilter, meta_ttl: float) -> History:
         """Read the whole list and choose here; lists can't be read downwards."""
@@ -242,7 +242,7 @@ class RedisBroker:
         wanted = [publication for publication in publications if publication.offset > since]
         if what.limit >= 0:
             wanted = wanted[: what.limit]
-        return History(wanted, StreamPosition(reply[0], reply[1].decode()))
+        return _history(wanted, reply)
 
     async def remove_history(self, channel: str) -> None:
         """Drop the publications; top and epoch stay."""
@@ -262,6 +262,12 @@ def _outcome(reply: list[Any]) -> PublishOutcome:
     offset, epoch, suppressed = reply
     position = StreamPosition(offset, epoch.decode()) if epoch else NO_POSITION
     return PublishOutcome(position, _SUPPRESSED[suppressed])
+
+
+def _history(publications: Sequence[Publication], reply: list[Any]) -> History:
+    top, epoch, _, epoch_before, good_until = reply
+    before = StreamPosition(good_until, epoch_before.decode()) if epoch_before else NO_POSITION
+    return History(publications, StreamPosition(top, epoch.decode()), before)
 
 
 def _read_entry(entry: bytes) -> Publication:

@@ -158,17 +158,24 @@ class ClusterShard:
         """Run a script on keys of one slot, by its hash, or by its text where a server doesn't know it."""
         slot, rest = slot_of(keys[0]), (len(keys), *keys, *args)
         try:
-            return await self._routed(slot, ("EVALSHA", script.sha, *rest))
+            return await self._routed(
+                slot, ("EVALSHA", script.sha, *rest), is_told_server=script.is_told_server
+            )
         except RedisError as error:
             if error.code != "NOSCRIPT":
                 raise
-        return await self._routed(slot, ("EVAL", script.text, *rest))
+        return await self._routed(
+            slot, ("EVAL", script.text, *rest), is_told_server=script.is_told_server
+        )
 
-    async def _routed(self, slot: int, args: tuple[bytes | str | float, ...]) -> Any:
+    async def _routed(
+        self, slot: int, command: tuple[bytes | str | float, ...], *, is_told_server: bool = False
+    ) -> Any:
         master, is_asking = self._owner(slot), False
         redirections = 0
         deadline = asyncio.get_running_loop().time() + self.deployment.io_timeout
         while redirections < REDIRECTIONS:
+            args = (*command, master.commands.run_id) if is_told_server else command
             try:
                 if is_asking:
                     return await self._ask(master, args)
@@ -265,8 +272,13 @@ class ClusterShard:
                     raise
                 master = await self._redirected(error, master, slot)
             else:
-                self._homes[name] = master
-                return
+                if self._owners[slot] is master and master.subscriptions.keeps(name):
+                    self._homes[name] = master
+                    return
+                # The slot moved before this was told of the confirmation: nobody would look for the name here.
+                with contextlib.suppress(EngineError):
+                    await master.subscriptions.unsubscribe(name)
+                master = self._owner(slot)
         raise EngineError(f"a subscription was redirected {REDIRECTIONS} times")
 
     # --- what the masters tell ---------------------------------------------------------------------
@@ -337,17 +349,21 @@ class ClusterShard:
         if owners == self._owners:
             return
         self._owners = owners
-        for name, home in list(self._homes.items()):
-            if owners[slot_of(name)] is not home:
-                # Left before it is joined elsewhere, so that no message comes twice.
-                self.on_dropped(name)
-                with contextlib.suppress(EngineError):
-                    await home.subscriptions.unsubscribe(name)
+        homes = self._homes.items()
+        moved = [(name, home) for name, home in homes if owners[slot_of(name)] is not home]
+        for name, _ in moved:
+            self.on_dropped(name)
+        # Names are left before they are joined elsewhere, so that no message comes twice: those of a master that has no
+        # slots any more by closing, since it may be one that doesn't answer.
         serving = {id(master) for master in owners}
         for address, master in list(self._masters.items()):
             if id(master) not in serving:
                 del self._masters[address]
                 await master.close()
+        for name, home in moved:
+            if id(home) in serving:
+                with contextlib.suppress(EngineError):
+                    await home.subscriptions.unsubscribe(name)
 
     async def _ask_slots(self) -> list[tuple[int, int, str, int]]:
         """Return ranges with their owner's address: first slot, last slot, host, port."""

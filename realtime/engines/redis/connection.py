@@ -28,6 +28,7 @@ from realtime.engines.redis.link import (
     greet,
     open_link,
     pack,
+    run_id,
 )
 from realtime.protocol.errors import ConfigError, EngineError
 
@@ -231,6 +232,9 @@ class CommandConnection(_Connection):
         is_in_cluster: Whether the server may be one of a cluster, where channels have other names.
         on_connected: Called with each new connection.
 
+    Attributes:
+        run_id: Of the server that the last connection led to; empty where it can't say.
+
     """
 
     def __init__(
@@ -252,6 +256,7 @@ class CommandConnection(_Connection):
         )
         self._on_connected = on_connected
         self._link: Link | None = None
+        self.run_id = b""
 
     @property
     def is_connected(self) -> bool:
@@ -276,6 +281,8 @@ class CommandConnection(_Connection):
         return link.call(pack(*args))
 
     async def _use(self, link: Link) -> None:
+        async with asyncio.timeout(self._io_timeout):
+            self.run_id = await run_id(link)
         if link.lost.done():
             raise EngineError(GONE)
         self._link = link
@@ -385,6 +392,10 @@ class SubscriptionConnection(_Connection):
         if waiter is None:
             waiter = self._joining[name] = self._ask(self._subscribe_kind, (name,))
         await asyncio.shield(waiter)
+
+    def keeps(self, name: bytes) -> bool:
+        """Say whether a name is subscribed, and will be with each connection to come."""
+        return name in self._wanted
 
     async def unsubscribe(self, name: bytes) -> None:
         """Return when Redis has confirmed; without a connection there is nothing to do."""

@@ -300,16 +300,27 @@ async def _greet_resp2(link: Link, endpoint: Endpoint) -> dict[str, Any]:
         await link.call(pack("AUTH", *names, endpoint.password))
     if endpoint.client_name:
         await link.call(pack("CLIENT", "SETNAME", endpoint.client_name))
+    facts = await _facts(link)
+    if not facts:
+        return {}
+    return {
+        "version": facts.get("redis_version", ""),
+        "mode": facts.get("redis_mode", ""),
+    }
+
+
+async def run_id(link: Link) -> bytes:
+    """Ask what this run of the server is called, cut to 16 digits as ``server.lua`` has it; empty where it can't say."""
+    return (await _facts(link)).get("run_id", "")[:16].encode()
+
+
+async def _facts(link: Link) -> dict[str, str]:
     try:
         text = await link.call(pack("INFO", "server"))
     except RedisError:
         return {}  # some hosted offerings have no INFO: go on without knowing
     lines = (line.partition(":") for line in text.decode(errors="replace").splitlines())
-    facts = {name: value for name, _, value in lines}
-    return {
-        "version": facts.get("redis_version", ""),
-        "mode": facts.get("redis_mode", ""),
-    }
+    return {name: value for name, _, value in lines}
 
 
 def _texts(reply: Any) -> dict[str, Any]:

@@ -275,7 +275,7 @@ class RedisMaps:
             return _NO_STREAM
         route = self._route(channel)
         first = first_offset(what)
-        offset, epoch, found = await route.shard.run(
+        offset, epoch, found, epoch_before, good_until = await route.shard.run(
             scripts.MAP_STREAM,
             route.keys.of_script(),
             (
@@ -288,7 +288,8 @@ class RedisMaps:
             ),
         )
         top = _position(offset, epoch)
-        return MapStream([_read_change(each, top.epoch) for each in found], top)
+        changes = [_read_change(each, top.epoch) for each in found]
+        return MapStream(changes, top, _position(good_until, epoch_before))
 
     async def count(self, channel: str) -> int:
         """Return the number of keys."""
@@ -368,6 +369,7 @@ class RedisMaps:
                     removal_head(ms(now)),
                     self._publish_command(route),
                     route.keys.group_channel,
+                    self._epochs(),
                 ),
             )
             if not has_more:

@@ -37,8 +37,8 @@ class SentinelResolver:
 
     Args:
         deployment: Of kind ``sentinel``.
-        on_switch: Called on the loop when the sentinels name another master than ``resolve`` said last: connections
-            to that one have to be dropped even if they work.
+        on_switch: Called on the loop when the sentinels name another master than ``resolve`` said last, or ``resolve`` does:
+            connections to that one have to be dropped even if they work.
 
     """
 
@@ -77,7 +77,10 @@ class SentinelResolver:
         """Return the master; raises ``EngineError`` when no sentinel names a server that is one."""
         for address in await self._candidates():
             if await self._is_master(address):
-                self._master = address
+                before, self._master = self._master, address
+                if before not in (None, address):
+                    # The other connection may be where this one was, and a server that nobody can reach but us keeps it.
+                    self._on_switch()
                 return self._deployment.data.at(*address)
         raise EngineError(f"no sentinel names a master {self._deployment.master_name!r}")
 

@@ -149,6 +149,8 @@ class SingleShard:
         self, script: Script, keys: Sequence[bytes], args: Sequence[bytes | str | float]
     ) -> Any:
         """Run a script by its hash, or by its text where Redis has forgotten it."""
+        if script.is_told_server:
+            args = (*args, self._commands.run_id)
         try:
             return await self._commands.call(b"EVALSHA", script.sha, len(keys), *keys, *args)
         except RedisError as error:

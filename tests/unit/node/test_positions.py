@@ -107,3 +107,51 @@ async def test_a_stream_that_fell_back_begins_a_new_epoch(cluster: Cluster) -> N
     after = (await a.broker.history("hist:1", HistoryFilter(), 0)).top
     assert (before.offset, after.offset) == (2, 0)
     assert after.epoch != before.epoch
+
+
+async def test_who_comes_after_a_new_epoch_is_left_alone(cluster: Cluster) -> None:
+    """
+    Others without a position keep the room, and nothing is published that would tell it of the epoch.
+
+    Before, whoever came was told at each check that it had lost something, for as long as the channel was quiet.
+    """
+    a = await cluster.add("a")
+    await cluster.connect(a, "doc:1")
+    connection = await cluster.connect(a)
+    subscribe = {"id": 9, "subscribe": {"channel": "doc:1", "positioned": True}}
+    connection.send(subscribe)
+    await publish(a, "doc:1", "doc:1")
+    top = (await a.broker.history("doc:1", HistoryFilter(), 0)).top
+    await a.broker.renew("doc:1", top.epoch)
+    connection.received()
+
+    heard = []
+    for _ in range(2):
+        a.on_lost(None)
+        await asyncio.sleep(0.6)
+        heard.append(told(connection))
+        connection.send(subscribe)
+        await settle()
+        connection.received()
+
+    assert heard == [["doc:1"], []]
+
+
+async def test_what_cannot_be_checked_after_a_loss_is_checked_at_the_next_tick(
+    cluster: Cluster,
+) -> None:
+    """Whatever the delay of the usual checks; the backend may not be there for all channels at once."""
+    a, b = await cluster.add("a"), await cluster.add("b")
+    connection = await cluster.connect(a, "hist:1")
+    await a.positions.check_due(a.hub.rooms, a.clock())  # from now on the delay counts
+    cluster.engine("a").is_cut_off = True
+    await publish(b, "hist:1")
+
+    a.on_lost(None)
+    await settle()
+    before = told(connection)
+    cluster.engine("a").is_cut_off = False
+    await a.positions.check_due(a.hub.rooms, a.clock() + 1)
+
+    assert before == []
+    assert told(connection) == ["hist:1"]

@@ -12,10 +12,11 @@ local function text(value)
   return '\219' .. struct.pack('>I4', size) .. value
 end
 
--- What a change with this idempotency key returned; one of an earlier epoch is of a map that is no more.
-local function remembered(result, epoch)
+-- What a change with this idempotency key returned; one of an epoch that this one doesn't go on from is of a map that is no
+-- more.
+local function remembered(result, epoch, before)
   local known = result and redis.call('HMGET', result, 's', 'e')
-  if known and known[1] and known[2] == epoch then
+  if known and known[1] and (known[2] == epoch or known[2] == before) then
     return {tonumber(known[1]), epoch, 1}
   end
 end

@@ -6,6 +6,8 @@
 -- A value is 8 bytes of offset, 8 of time, 4 of the size of the tags, the tags in msgpack, and the rest.
 -- Rules are "<size of the stream>:<its TTL>:<TTL of the record>" in ms, and a size of 0 is a map without a stream: its
 -- epoch is "". The record has them, too, for those who remove what is due.
+--
+-- The last of ARGV is the server as the connection knows it (see above).
 
 local state, order, deadlines, versions = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local record, stream, index = KEYS[5], KEYS[6], KEYS[7]
@@ -15,10 +17,10 @@ local function take_rules(rules)
   stream_size, stream_ttl, record_ttl = string.match(rules, '^(%d+):(%d+):(%d+)$')
 end
 
--- Return epoch and top as whoever touches the map finds them.
+-- Return epoch and top as whoever touches the map finds them, and of the epoch before: itself, and its last good offset.
 local function open(rules, new_epoch)
   take_rules(rules)
-  local known = redis.call('HMGET', record, 'e', 's', 'r')
+  local known = redis.call('HMGET', record, 'e', 's', 'r', 'i', 'pe', 'ps')
   if stream_size == '0' then
     if known[1] then
       -- From now on changes have no offsets: nobody may go on from here where there are some again.
@@ -29,7 +31,7 @@ local function open(rules, new_epoch)
   if not known[1] then
     -- Left over from a record that was lost, or from before there was a stream.
     redis.call('UNLINK', state, order, deadlines, versions, stream)
-    redis.call('HSET', record, 'e', new_epoch, 's', 0, 'r', rules)
+    redis.call('HSET', record, 'e', new_epoch, 's', 0, 'r', rules, 'i', ARGV[#ARGV])
     if record_ttl ~= '0' then
       redis.call('PEXPIRE', record, record_ttl)
     end
@@ -38,7 +40,11 @@ local function open(rules, new_epoch)
   if known[3] ~= rules then
     redis.call('HSET', record, 'r', rules)
   end
-  return known[1], tonumber(known[2])
+  local epoch = go_on(record, known[1], known[4], ARGV[#ARGV], new_epoch)
+  if epoch ~= known[1] then
+    return epoch, tonumber(known[2]), known[1], known[2]
+  end
+  return epoch, tonumber(known[2]), known[5], known[6]
 end
 
 -- Start the record's clock, which stands still while there are keys: what expires is told in the stream.

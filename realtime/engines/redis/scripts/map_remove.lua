@@ -3,12 +3,12 @@
 -- KEYS  1 to 7 as above, 8 remembered result (hash; left out without an idempotency key)
 -- ARGV  1 key, 2 tags of the removal ("" those of the key), 3 head of the message, 4 the time in the stream, 5 rules,
 --       6 epoch for a new record, 7 PUBLISH, SPUBLISH or "" for neither, 8 PUB/SUB channel, 9 TTL of the result in ms,
---       10 offset that the key must have ("" any) and 11 epoch of that
+--       10 offset that the key must have ("" any) and 11 epoch of that, 12 server
 -- Returns as above.
 
 local key, result = ARGV[1], KEYS[8]
-local epoch, top = open(ARGV[5], ARGV[6])
-local known = remembered(result, epoch)
+local epoch, top, epoch_before = open(ARGV[5], ARGV[6])
+local known = remembered(result, epoch, epoch_before)
 if known then
   return known
 end

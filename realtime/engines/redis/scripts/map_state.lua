@@ -2,7 +2,7 @@
 --
 -- KEYS  1 to 7 as above
 -- ARGV  1 rules, 2 epoch for a new record, 3 "key", "page", "all" or "" for none, 4 the key, or the last one of the page
---       before, 5 size of the page
+--       before, 5 size of the page, 6 server
 -- Returns top offset, epoch, 1 if there are more, and key, value, key, value, ...
 
 local epoch, top = open(ARGV[1], ARGV[2])

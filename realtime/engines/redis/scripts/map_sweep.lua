@@ -3,11 +3,11 @@
 --
 -- KEYS  1 to 7 as above
 -- ARGV  1 the map's channel, 2 how many keys at most, 3 head of the messages, 4 the time in the stream,
---       5 PUBLISH, SPUBLISH or "" for neither, 6 PUB/SUB channel
+--       5 PUBLISH, SPUBLISH or "" for neither, 6 PUB/SUB channel, 7 epoch for a map that another server had, 8 server
 -- Returns how many were removed, and 1 if there are more.
 
-local known = redis.call('HMGET', record, 'e', 'r')
-local epoch = known[1] or ''
+local known = redis.call('HMGET', record, 'e', 'r', 'i')
+local epoch = known[1] and go_on(record, known[1], known[3], ARGV[8], ARGV[7]) or ''
 take_rules(known[2] or '0:0:0')
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)

@@ -6,7 +6,7 @@
 --       9 PUBLISH, SPUBLISH or "" for neither, 10 PUB/SUB channel, 11 the map's channel, 12 TTL of the result in ms,
 --       13 "if_new", "if_exists" or "", 14 "1" if a key that is there shall live on then,
 --       15 offset that the key must have ("" any) and 16 epoch of that, 17 version ("0" none), 18 version epoch,
---       19 "1" if the value before is wanted
+--       19 "1" if the value before is wanted, 20 server
 -- Returns offset, epoch, and 0, or why nothing was written: 1 a repeated key, 2 a stale version, 3 the key is there,
 -- 4 it is not, 5 it has another position; then its value follows, "" where it has none.
 
@@ -31,8 +31,8 @@ local function let_live(key)
 end
 
 local key, result, mode, version = ARGV[1], KEYS[8], ARGV[13], ARGV[17]
-local epoch, top = open(ARGV[6], ARGV[8])
-local known = remembered(result, epoch)
+local epoch, top, epoch_before = open(ARGV[6], ARGV[8])
+local known = remembered(result, epoch, epoch_before)
 if known then
   return known
 end

@@ -3,7 +3,8 @@
 -- KEYS  1 list, 2 its record (hash), 3 remembered result (hash; left out without an idempotency key)
 -- ARGV  1 payload, 2 and 3 what stands before and behind it in the stored form, 4 head of the message,
 --       5 "1" if the publication before is wanted, 6 size, 7 TTL of the list in ms, 8 TTL of the record in ms ("0" none),
---       9 epoch for a new record, 10 PUBLISH or SPUBLISH, 11 PUB/SUB channel, 12 TTL of the result in ms
+--       9 epoch for a new record, 10 PUBLISH or SPUBLISH, 11 PUB/SUB channel, 12 TTL of the result in ms,
+--       13 server as the connection knows it
 -- Returns offset, epoch, and 0, or 1 for a repeated key.
 
 local result = KEYS[3]
@@ -15,10 +16,13 @@ if result then
 end
 
 local list, meta = KEYS[1], KEYS[2]
-local epoch = redis.call('HGET', meta, 'e')
+local record = redis.call('HMGET', meta, 'e', 'i')
+local epoch = record[1]
 if not epoch then
   epoch = ARGV[9]
-  redis.call('HSET', meta, 'e', epoch)
+  redis.call('HSET', meta, 'e', epoch, 'i', ARGV[13])
+else
+  epoch = go_on(meta, epoch, record[2], ARGV[13], ARGV[9])
 end
 local offset = redis.call('HINCRBY', meta, 's', 1)
 if ARGV[8] ~= '0' then

@@ -4,7 +4,7 @@
 -- ARGV  1 payload, 2 and 3 what stands before and behind it in the stored form, 4 head of the message,
 --       5 "1" if the publication before is wanted, 6 size, 7 TTL of the stream in ms, 8 TTL of the record in ms ("0" none),
 --       9 epoch for a new record, 10 PUBLISH or SPUBLISH, 11 PUB/SUB channel,
---       12 version ("0" none), 13 version epoch, 14 TTL of the result in ms
+--       12 version ("0" none), 13 version epoch, 14 TTL of the result in ms, 15 server as the connection knows it
 -- Returns offset, epoch, and 0, or 1 for a repeated key, or 2 for a stale version.
 
 -- Versions have 64 bits and Lua's numbers 53: compare the digits.
@@ -25,19 +25,22 @@ end
 
 local stream, meta = KEYS[1], KEYS[2]
 local version = ARGV[12]
-local epoch
+local epoch, server
 if version == '0' then
-  epoch = redis.call('HGET', meta, 'e')
+  local record = redis.call('HMGET', meta, 'e', 'i')
+  epoch, server = record[1], record[2]
 else
-  local record = redis.call('HMGET', meta, 'e', 'v', 've', 's')
-  epoch = record[1]
+  local record = redis.call('HMGET', meta, 'e', 'v', 've', 's', 'i')
+  epoch, server = record[1], record[5]
   if record[2] and (ARGV[13] == '' or ARGV[13] == (record[3] or '')) and not is_newer(version, record[2]) then
     return {tonumber(record[4] or '0'), epoch, 2}
   end
 end
 if not epoch then
   epoch = ARGV[9]
-  redis.call('HSET', meta, 'e', epoch)
+  redis.call('HSET', meta, 'e', epoch, 'i', ARGV[15])
+else
+  epoch = go_on(meta, epoch, server, ARGV[15], ARGV[9])
 end
 if version ~= '0' then
   redis.call('HSET', meta, 'v', version, 've', ARGV[13])
