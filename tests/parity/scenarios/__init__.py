@@ -1,0 +1,8 @@
+"""The scenarios, by what they are about; importing this makes the script whole."""
+
+from __future__ import annotations
+
+from tests.parity.scenarios import deltas, filters, streams
+
+
+MODULES = (streams, deltas, filters)
