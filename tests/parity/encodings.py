@@ -36,7 +36,7 @@ def encode(encoding: str, commands: list[Any]) -> str | bytes:
 
 
 def decode(encoding: str, frame: str | bytes) -> Iterator[Any]:
-    """Yield a frame's replies."""
+    """Yield a frame's replies; payloads are JSON, or bytes in Protobuf."""
     if encoding == JSON:
         assert isinstance(frame, str), frame
         for line in frame.split("\n"):
@@ -88,12 +88,11 @@ def _plain(message: Message) -> dict[str, Any]:
 def _one(field: FieldDescriptor, value: Any) -> Any:
     if isinstance(value, Message):
         return _plain(value)
-    if field.type == FieldDescriptor.TYPE_BYTES:
-        return _payload(value)
     return value
 
 
-def _payload(data: bytes) -> Any:
+def payload(data: bytes) -> Any:
+    """Return a Protobuf payload as a transcript has it."""
     try:
         return json.loads(data)
     except ValueError:

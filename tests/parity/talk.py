@@ -26,6 +26,7 @@ import websockets
 from realtime.auth.poll_signatures import sign_batch
 from tests.live.harness import API_KEY, HMAC_KEY
 from tests.live.polled import PolledApplication
+from tests.parity.documents import Documents
 from tests.parity.encodings import JSON, PROTOBUF, decode, encode
 from tests.parity.masks import Masks, Shown
 
@@ -216,6 +217,7 @@ class Client:
         self._arrived = asyncio.Condition()
         self._close: tuple[int, str] | None = None
         self._is_close_taken = False
+        self._documents = Documents()
         self._reader = asyncio.create_task(self._read())
         self.name = name
 
@@ -224,7 +226,9 @@ class Client:
             while True:
                 frame = await self._socket.recv()
                 async with self._arrived:
-                    self._waiting.extend(decode(self._talk.encoding, frame))
+                    self._waiting.extend(
+                        self._documents.read(one) for one in decode(self._talk.encoding, frame)
+                    )
                     self._arrived.notify_all()
         async with self._arrived:
             self._close = (self._socket.close_code or 0, self._socket.close_reason or "")
@@ -267,6 +271,8 @@ class Client:
     async def send(self, *commands: Any) -> None:
         """Send commands in one frame, ids and all; a text goes as it is."""
         self.note("sent", list(commands) if len(commands) != 1 else commands[0])
+        for command in commands:
+            self._documents.asked(command)
         with contextlib.suppress(websockets.ConnectionClosed):
             await self._socket.send(encode(self._talk.encoding, list(commands)))
 
