@@ -286,7 +286,6 @@ async def _go_live(
     result = SubscribeResult(
         type=MAP_RESULT_TYPE,
         recoverable=options.recoverable,
-        positioned=options.positioned,
         epoch=position.epoch if position is not None else "",
         offset=position.offset if position is not None else 0,
         state=_documents(subscription, state),

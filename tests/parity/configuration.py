@@ -111,7 +111,7 @@ NAMESPACES: list[dict[str, Any]] = [
             "allow_remove_for_subscriber": True,
         },
     },
-    {"name": "mapclients", "subscription_type": "map_clients", **_OPEN, "map": {"mode": "ephemeral", "key_ttl": "600s"}},
+    {"name": "mapclients", "subscription_type": "map_clients", **_OPEN, "map": {"mode": "recoverable", "key_ttl": "600s"}},
     {"name": "mapusers", "subscription_type": "map_users", **_OPEN, "map": {"mode": "recoverable", "key_ttl": "600s"}},
     {
         "name": "watched",
@@ -154,7 +154,7 @@ def configuration(poll_url: str, *, hasty: bool = False) -> dict[str, Any]:
         "shared_poll": {"hmac_secret_key": POLL_SECRET},
         "channel": {
             "proxy": {"shared_poll_refresh": {"endpoint": poll_url}},
-            "max_length": 40,
+            "max_length": 80,
             "without_namespace": {**_OPEN, "allow_publish_for_client": True, "allow_publish_for_anonymous": True},
             "namespaces": NAMESPACES,
         },

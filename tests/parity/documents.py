@@ -32,6 +32,10 @@ class Documents:
                 if isinstance(request := command.get(name), dict):
                     self._channels[command.get("id", 0)] = request.get("channel", "")
 
+    def has(self, channel: str, document: str) -> None:
+        """Note what the client has from before."""
+        self._last[channel, ""] = document.encode()
+
     def read(self, message: dict[str, Any]) -> Any:
         """Return a message with each patch as ``{"patched": document}`` and each payload readable."""
         push = message.get("push", {})

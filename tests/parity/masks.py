@@ -32,9 +32,16 @@ class Shown(str):
 
 
 class Masks:
-    """The names given in one conversation."""
+    """
+    The names given in one conversation.
+
+    Attributes:
+        makes_versions: The server makes up versions: those of a shared poll without any.
+
+    """
 
     def __init__(self) -> None:
+        self.makes_versions = False
         self._names: dict[str, str] = {}
         self._counts: dict[str, int] = {}
         self._literals: set[str] = set()
@@ -73,6 +80,8 @@ class Masks:
             return self._name("epoch", value) if len(value) >= _MIN_EPOCH_LENGTH else value
         if name == "ttl" and isinstance(value, int):
             return f"<about {-(-value // _TTL_STEP) * _TTL_STEP}>"
+        if name == "version" and self.makes_versions and isinstance(value, int):
+            return self._name("version", str(value))
         if name == "time" and isinstance(value, int):
             return "<time>"
         return self.got(value, name)

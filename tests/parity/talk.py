@@ -36,20 +36,34 @@ POLL_SECRET = "what signs batches of parity"  # noqa: S105
 _FENCE = "fence"
 
 
+class Absent:
+    """What stands for a field that is not there; for a whole answer it is that nothing comes."""
+
+    def __repr__(self) -> str:
+        """Name it in a report."""
+        return "<absent>"
+
+
+ABSENT = Absent()
+
+
 @dataclass(frozen=True, slots=True)
 class Differs:
     """
-    What our server answers where it differs on purpose.
+    What our server answers where it differs on purpose, masked as a transcript is.
 
     Attributes:
         why: The reason, for a reader.
-        ours: What we answer, masked as a transcript is; ``None`` if nothing.
+        changes: What is other than in Centrifugo's answer, by path: ``{"subscribe.state.0.epoch": ABSENT}``.
+        ours: The whole answer, in place of ``changes``: a message, the end of the connection as ``(code, reason)``, or
+            ``ABSENT``.
         only_ours: Centrifugo answers nothing.
 
     """
 
     why: str
-    ours: Any
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    ours: Any = None
     only_ours: bool = False
 
 
@@ -99,7 +113,7 @@ class Talk:
         """Tell whether nothing is to be awaited from this server."""
         if differs is None:
             return False
-        return differs.only_ours if not self.place.is_ours else differs.ours is None
+        return differs.ours is ABSENT if self.place.is_ours else differs.only_ours
 
     async def client(
         self, name: str = "client", *, connect: Any = {}, query: str = "", headers: Mapping[str, str] = {}
@@ -217,7 +231,7 @@ class Client:
         self._arrived = asyncio.Condition()
         self._close: tuple[int, str] | None = None
         self._is_close_taken = False
-        self._documents = Documents()
+        self.documents = Documents()
         self._reader = asyncio.create_task(self._read())
         self.name = name
 
@@ -227,7 +241,7 @@ class Client:
                 frame = await self._socket.recv()
                 async with self._arrived:
                     self._waiting.extend(
-                        self._documents.read(one) for one in decode(self._talk.encoding, frame)
+                        self.documents.read(one) for one in decode(self._talk.encoding, frame)
                     )
                     self._arrived.notify_all()
         async with self._arrived:
@@ -272,7 +286,7 @@ class Client:
         """Send commands in one frame, ids and all; a text goes as it is."""
         self.note("sent", list(commands) if len(commands) != 1 else commands[0])
         for command in commands:
-            self._documents.asked(command)
+            self.documents.asked(command)
         with contextlib.suppress(websockets.ConnectionClosed):
             await self._socket.send(encode(self._talk.encoding, list(commands)))
 
@@ -312,9 +326,15 @@ class Client:
         self._is_close_taken = True
         self.note("closed", list(self._close or ()), differs)
 
-    async def subscribe(self, channel: str, **request: Any) -> Any:
+    async def subscribe(
+        self, channel: str, *, differs: Differs | None = None, **request: Any
+    ) -> Any:
         """Subscribe."""
-        return await self.ask({"subscribe": {"channel": channel, **request}})
+        return await self.ask({"subscribe": {"channel": channel, **request}}, differs=differs)
+
+    async def unsubscribe(self, channel: str) -> None:
+        """Unsubscribe."""
+        await self.ask({"unsubscribe": {"channel": channel}})
 
     async def fence(self) -> None:
         """Have a command answered, and write down what came before that and nobody took."""

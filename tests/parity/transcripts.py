@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.parity.script import Part
-from tests.parity.talk import Line, Place, Talk
+from tests.parity.talk import ABSENT, Differs, Line, Place, Talk
 
 
 FOLDER = Path(__file__).parent / "transcripts"
@@ -56,7 +56,7 @@ def compare(recorded: list[dict[str, Any]], ours: list[Line]) -> list[str]:
             if entry != theirs:
                 problems.append(_differ(number, theirs, entry))
             continue
-        stated = {"who": theirs["who"], **_stated(line.differs.ours)}
+        stated = _stated(theirs, line.differs)
         if entry != stated:
             problems.append(f"as stated ({line.differs.why}): " + _differ(number, stated, entry))
         if entry == theirs:
@@ -69,11 +69,25 @@ def compare(recorded: list[dict[str, Any]], ours: list[Line]) -> list[str]:
     return problems
 
 
-def _stated(value: Any) -> dict[str, Any]:
-    """Return what stands in a line for a stated answer: a message, the end of a connection as ``(code, reason)``."""
-    if isinstance(value, tuple):
-        return {"closed": list(value)}
-    return {"got": value}
+def _stated(theirs: dict[str, Any], differs: Differs) -> dict[str, Any]:
+    """Return the line that we are to write in the place of Centrifugo's."""
+    if differs.ours is ABSENT:
+        return {"who": theirs["who"], "got": None}
+    if isinstance(differs.ours, tuple):
+        return {"who": theirs["who"], "closed": list(differs.ours)}
+    if differs.ours is not None:
+        return {"who": theirs["who"], "got": differs.ours}
+    stated: dict[str, Any] = json.loads(json.dumps(theirs))
+    for path, value in differs.changes.items():
+        *way, last = path.split(".")
+        place: Any = stated["got"]
+        for step in way:
+            place = place[int(step)] if isinstance(place, list) else place[step]
+        if value is ABSENT:
+            del place[last]
+        else:
+            place[last] = value
+    return stated
 
 
 def _differ(number: int, expected: Any, actual: Any) -> str:

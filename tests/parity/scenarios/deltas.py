@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
+
 from tests.parity.encodings import JSON, PROTOBUF
 from tests.parity.script import scenario
-from tests.parity.talk import Talk
+from tests.parity.talk import ABSENT, Differs, Talk
 
 
 def _document(number: int, tail: str = "") -> dict[str, object]:
@@ -56,10 +58,18 @@ async def deltas_in_recovery(talk: Talk) -> None:
     one, none, lost = [await talk.client(name) for name in ("one", "none", "lost")]
     await one.subscribe(channel, delta="fossil", recover=True)
     await none.subscribe(channel, delta="fossil", recover=True, offset=3)
+    none.documents.has(channel, json.dumps(_document(3)))
     await lost.subscribe(channel, delta="fossil", recover=True, offset=9)
     await _publish(talk, channel, 4)
-    for client in (one, none, lost):
-        await client.push()
+    await one.push()
+    document = json.dumps(_document(4)) if talk.encoding == JSON else _document(4)
+    await none.push(
+        differs=Differs(
+            "whole documents are always right, and a client that named a position may not have its document",
+            {"push.pub.data": document, "push.pub.delta": ABSENT},
+        )
+    )
+    await lost.push()
 
 
 @scenario()

@@ -68,7 +68,7 @@ async def filters_that_are_wrong(talk: Talk) -> None:
         await client.subscribe(channel, tf=wanted)
     for wanted in _GOOD:
         await client.subscribe(channel, tf=wanted)
-        await client.ask({"unsubscribe": {"channel": channel}})
+        await client.unsubscribe(channel)
     await client.subscribe(talk.channel("open"), tf=_EQUAL)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from tests.parity.encodings import JSON, PROTOBUF
 from tests.parity.script import scenario
-from tests.parity.talk import Client, Talk
+from tests.parity.talk import ABSENT, Client, Differs, Talk
 
 
 STREAM, LIVE, STATE = 1, 0, 2
@@ -17,19 +17,17 @@ async def _fill(talk: Talk, channel: str, *keys: str, **more: Any) -> None:
         await talk.call("map_publish", {"channel": channel, "key": key, "data": {"of": key}, **more})
 
 
-async def _ask(client: Client, channel: str, phase: int, **request: Any) -> Any:
+async def _ask(
+    client: Client, channel: str, phase: int, *, differs: Differs | None = None, **request: Any
+) -> Any:
     filled = {name: one for name, one in {"phase": phase, **request}.items() if one}
-    return await client.subscribe(channel, **{"type": 1, **filled})
-
-
-async def _leave(client: Client, channel: str) -> None:
-    await client.ask({"unsubscribe": {"channel": channel}})
+    return await client.subscribe(channel, differs=differs, **{"type": 1, **filled})
 
 
 @scenario(JSON, PROTOBUF)
 async def maps_at_once(talk: Talk) -> None:
     """A map of one page goes live with its state, in each mode; then come changes and removals."""
-    for namespace in ("eph", "rec", "board"):
+    for namespace in ("rec", "board"):
         channel = talk.channel(namespace)
         client = await talk.client(namespace)
         await _ask(client, channel, STATE)
@@ -37,7 +35,7 @@ async def maps_at_once(talk: Talk) -> None:
         await talk.call("map_remove", {"channel": channel, "key": "a"})
         await talk.call("map_remove", {"channel": channel, "key": "a"})
         await client.pushes(3)
-        await _leave(client, channel)
+        await client.unsubscribe(channel)
         await _ask(client, channel, STATE, limit=100)
 
 
@@ -88,22 +86,45 @@ async def map_page_sizes(talk: Talk) -> None:
         await _ask(client, channel, STATE, limit=limit)
 
 
-@scenario()
-async def map_pages_of_ephemeral(talk: Talk) -> None:
-    """No stream: the last page is live whatever happened meanwhile."""
+def _no_epoch(path: str) -> Differs:
+    why = "an ephemeral map has no epoch with any engine here; with Centrifugo's Redis it has none either"
+    return Differs(why, {f"{path}.epoch": ABSENT})
+
+
+_NO_EPOCH_IN_REPLY = _no_epoch("subscribe")
+_NO_EPOCH_IN_RESULT = _no_epoch("body.result")
+
+
+@scenario(JSON, PROTOBUF)
+async def maps_without_a_stream(talk: Talk) -> None:
+    """An ephemeral one: the last page is live whatever happened meanwhile, and nothing recovers."""
     channel = talk.channel("eph")
-    await _fill(talk, channel, *"abcdef")
+
+    async def write(method: str, **change: Any) -> None:
+        await talk.call(method, {"channel": channel, **change}, differs=_NO_EPOCH_IN_RESULT)
+
+    for key in "abcdef":
+        await write("map_publish", key=key, data={"of": key}, tags={"t": "1"})
     client = await talk.client()
-    page = await _ask(client, channel, STATE, limit=2)
-    await _fill(talk, channel, *"abz")
-    await talk.call("map_remove", {"channel": channel, "key": "c"})
+    request: dict[str, Any] = {"type": 1, "phase": STATE, "limit": 2}
+    page = await client.subscribe(channel, **request, differs=_NO_EPOCH_IN_REPLY)
+    await write("map_publish", key="a", data=2)
+    await write("map_publish", key="z", data=2)
+    await write("map_remove", key="c")
+    await write("map_remove", key="c")
     while page and page.get("cursor"):
-        page = await _ask(client, channel, STATE, limit=2, cursor=page["cursor"], epoch=page["epoch"])
-    await _fill(talk, channel, "y")
+        position = {"cursor": page["cursor"]}
+        page = await client.subscribe(channel, **request, **position, differs=_NO_EPOCH_IN_REPLY)
+    await write("map_publish", key="y", data=2)
     await client.push()
+    await write("map_remove", key="y")
+    await client.push()
+    await write("map_read_state", limit=-1)
+    await write("map_read_stream", limit=-1)
     await _ask(await talk.client("stream"), channel, STREAM)
     await _ask(await talk.client("recovers"), channel, STREAM, recover=True)
-    await _ask(await talk.client("straight"), channel, LIVE)
+    straight = await talk.client("straight")
+    await straight.subscribe(channel, type=1, differs=_NO_EPOCH_IN_REPLY)
 
 
 @scenario()
@@ -113,7 +134,7 @@ async def maps_recovered(talk: Talk) -> None:
     await _fill(talk, channel, *"abc")
     client = await talk.client()
     epoch = (await _ask(client, channel, STATE, limit=4))["epoch"]
-    await _leave(client, channel)
+    await client.unsubscribe(channel)
     for phase in (STREAM, LIVE):
         for offset in (0, 1, 2, 3, 4):
             again = await talk.client(f"phase {phase} at {offset}")
@@ -160,7 +181,7 @@ async def map_loads_that_break(talk: Talk) -> None:
     await _ask(client, talk.channel("hist"), STATE)
     await _ask(client, talk.channel("nowhere"), STATE)
     await _ask(client, talk.channel("closed"), STATE)
-    await _ask(client, talk.channel("board", "x" * 40), STATE)
+    await _ask(client, talk.channel("board", "x" * 80), STATE)
     page = await _ask(client, channel, STATE, limit=2)
     await _ask(client, channel, STATE, limit=2)
     await _ask(client, channel, LIVE, recover=True, offset=5, epoch=page["epoch"])
@@ -230,7 +251,7 @@ async def map_keys_of_clients(talk: Talk) -> None:
     await client.ask({"publish": {"channel": channel, "type": 1, "key": "mine", "data": 1}})
     await watcher.push()
     await client.push()
-    await _leave(client, channel)
+    await client.unsubscribe(channel)
     await watcher.push()
     channel = talk.channel("byuser")
     await client.ask({"publish": {"channel": channel, "type": 1, "key": "mine", "data": 1}})
@@ -265,6 +286,11 @@ async def map_presence(talk: Talk) -> None:
     await late.ask({"publish": {"channel": clients, "type": 1, "key": "k", "data": 1}})
 
 
+def _null(talk: Talk, path: str) -> Differs | None:
+    why = "centrifuge-js 5.7 stops at a removal whose data it cannot parse"
+    return Differs(why, {path: "null"}) if talk.encoding == JSON else None
+
+
 @scenario(JSON, PROTOBUF)
 async def map_deltas(talk: Talk) -> None:
     """Patches to the same key's value; the state is full, a removal ends the chain."""
@@ -284,11 +310,20 @@ async def map_deltas(talk: Talk) -> None:
     await write(("a", 2), ("b", 1), ("b", 2), ("a", 3))
     await client.pushes(4)
     await talk.call("map_remove", {"channel": channel, "key": "a"})
-    await client.push()
+    await client.push(differs=_null(talk, "push.pub.data"))
     await write(("a", 4))
     await client.push()
     again = await talk.client("again")
-    await _ask(again, channel, STREAM, recover=True, offset=1, epoch=epoch, delta="fossil")
+    await _ask(
+        again,
+        channel,
+        STREAM,
+        recover=True,
+        offset=1,
+        epoch=epoch,
+        delta="fossil",
+        differs=_null(talk, "subscribe.publications.4.data"),
+    )
     await write(("a", 5), ("c", 1))
     await again.pushes(2)
     await client.pushes(2)
@@ -337,6 +372,14 @@ async def map_tokens(talk: Talk) -> None:
     for token in (
         talk.token("ann", channel=channel, exp=-60),
         talk.token("ann", channel=channel, key="another secret, as long as it has to be"),
-        talk.token("ann", channel=channel, exp=100),
     ):
         await _ask(client, channel, STATE, token=token)
+    why = "a subscription that ends says when, so that its token can be refreshed"
+    changes = {"subscribe.expires": True, "subscribe.ttl": "<about 100>", "subscribe.data": {"a": 1}}
+    await _ask(
+        client,
+        channel,
+        STATE,
+        token=talk.token("ann", channel=channel, exp=100, data={"a": 1}),
+        differs=Differs(why, changes),
+    )

@@ -27,6 +27,7 @@ async def polls_of_plain_values(talk: Talk) -> None:
     key = f"key-{talk.encoding}"
     values, removed = talk.place.polled.values, talk.place.polled.removed
     talk.place.polled.epoch = ""
+    talk.masks.makes_versions = True
     values[key] = ({"p": 1}, 0)
     client = await talk.client()
     await client.subscribe(channel, type=4)
@@ -183,7 +184,7 @@ async def poll_subscriptions(talk: Talk) -> None:
     await client.ask({"history": {"channel": channel}})
     await talk.call("publish", {"channel": channel, "data": 1})
     await talk.call("map_publish", {"channel": channel, "key": "a", "data": 1})
-    await client.ask({"unsubscribe": {"channel": channel}})
+    await client.unsubscribe(channel)
 
 
 @scenario(JSON, PROTOBUF)

@@ -19,7 +19,7 @@ async def _recover_at(talk: Talk, channel: str, offset: int, epoch: str, **more:
     client = await talk.client(f"at {offset}")
     request: dict[str, Any] = {"recover": True, "offset": offset, "epoch": epoch, **more}
     await client.subscribe(channel, **{name: one for name, one in request.items() if one})
-    await client.ask({"unsubscribe": {"channel": channel}})
+    await client.unsubscribe(channel)
 
 
 @scenario(JSON, PROTOBUF)
@@ -83,7 +83,7 @@ async def unrecovered_is_an_error_on_request(talk: Talk) -> None:
     await client.subscribe(channel, recover=True, offset=1, epoch="another", flag=3)
     await client.subscribe(channel, recover=True, offset=5, flag=2)
     await client.subscribe(channel, recover=True, offset=1, flag=2)
-    await client.ask({"unsubscribe": {"channel": channel}})
+    await client.unsubscribe(channel)
     await client.subscribe(channel, flag=2)
     cache = talk.channel("cache")
     await client.subscribe(cache, recover=True, offset=9, epoch="another", flag=2)
@@ -102,7 +102,7 @@ async def positions(talk: Talk) -> None:
             await client.subscribe(channel, **request)
             await talk.call("publish", {"channel": channel, "data": number})
             await client.push()
-            await client.ask({"unsubscribe": {"channel": channel}})
+            await client.unsubscribe(channel)
 
 
 @scenario()
@@ -212,10 +212,10 @@ async def automatic_cache_recovery(talk: Talk) -> None:
     channel = talk.channel("autocache")
     client = await talk.client()
     await client.subscribe(channel)
-    await client.ask({"unsubscribe": {"channel": channel}})
+    await client.unsubscribe(channel)
     await _publish(talk, channel, 2)
     result = await client.subscribe(channel)
-    await client.ask({"unsubscribe": {"channel": channel}})
+    await client.unsubscribe(channel)
     await client.subscribe(channel, offset=2, epoch=result["epoch"])
     token = talk.token("ann", channels=[channel])
     await talk.client("server side", connect={"token": token})
