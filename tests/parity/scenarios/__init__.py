@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.parity.scenarios import deltas, filters, maps, polls, streams
+from tests.parity.scenarios import api, commands, deltas, filters, maps, polls, streams
 
 
-MODULES = (streams, deltas, filters, maps, polls)
+MODULES = (streams, deltas, filters, maps, polls, commands, api)
