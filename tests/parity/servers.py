@@ -29,7 +29,11 @@ def our_server(folder: Path, *, hasty: bool = False) -> Iterator[Place]:
     with polled_application() as polled:
         file = folder / "config.json"
         file.write_text(json.dumps(configuration(polled.url, hasty=hasty)))
-        options = {"TIDEWIRE_CONFIG": str(file)}
+        options = {
+            "TIDEWIRE_CONFIG": str(file),
+            # The harness allows everybody to connect, and the environment wins over the file.
+            "TIDEWIRE_CLIENT_ALLOW_ANONYMOUS_CONNECT_WITHOUT_TOKEN": str(not hasty).lower(),
+        }
         manage(folder / "db.sqlite3", "migrate", "--verbosity", "0", options=options)
         manage(folder / "db.sqlite3", "importconfig", str(file), options=options)
         server = Server("serve", folder, options)

@@ -116,20 +116,28 @@ class Talk:
         return differs.ours is ABSENT if self.place.is_ours else differs.only_ours
 
     async def client(
-        self, name: str = "client", *, connect: Any = {}, query: str = "", headers: Mapping[str, str] = {}
+        self,
+        name: str = "client",
+        *,
+        connect: Any = {},
+        answers_pings: bool = True,
+        differs: Differs | None = None,
     ) -> Client:
-        """Open a connection; it sends ``connect`` and takes the reply, or nothing if that is ``None``."""
+        """
+        Open a connection; it sends ``connect`` and takes the reply, or nothing if that is ``None``.
+
+        One that answers pings keeps them out of the transcript: when they come is chance.
+        """
         options = "?cf_protocol=protobuf" if self.encoding == PROTOBUF else ""
         socket = await websockets.connect(
-            self.place.url.replace("http", "ws", 1) + "/connection/websocket" + options + query,
+            self.place.url.replace("http", "ws", 1) + "/connection/websocket" + options,
             proxy=None,
             ping_interval=None,
-            additional_headers=headers,
         )
-        client = Client(self, name, socket)
+        client = Client(self, name, socket, answers_pings=answers_pings)
         self._clients.append(client)
         if connect is not None:
-            await client.ask({"connect": connect})
+            await client.ask({"connect": connect}, differs=differs)
         return client
 
     async def call(
@@ -223,7 +231,9 @@ class Talk:
 class Client:
     """One connection."""
 
-    def __init__(self, talk: Talk, name: str, socket: websockets.ClientConnection) -> None:
+    def __init__(
+        self, talk: Talk, name: str, socket: websockets.ClientConnection, *, answers_pings: bool
+    ) -> None:
         self._talk = talk
         self._socket = socket
         self._ids = 0
@@ -231,6 +241,8 @@ class Client:
         self._arrived = asyncio.Condition()
         self._close: tuple[int, str] | None = None
         self._is_close_taken = False
+        self._is_refused = False
+        self._answers_pings = answers_pings
         self.documents = Documents()
         self._reader = asyncio.create_task(self._read())
         self.name = name
@@ -238,12 +250,13 @@ class Client:
     async def _read(self) -> None:
         with contextlib.suppress(websockets.ConnectionClosed):
             while True:
-                frame = await self._socket.recv()
-                async with self._arrived:
-                    self._waiting.extend(
-                        self.documents.read(one) for one in decode(self._talk.encoding, frame)
-                    )
-                    self._arrived.notify_all()
+                for message in decode(self._talk.encoding, await self._socket.recv()):
+                    if not message and self._answers_pings:
+                        await self._socket.send(encode(self._talk.encoding, [{}]))
+                        continue
+                    async with self._arrived:
+                        self._waiting.append(self.documents.read(message))
+                        self._arrived.notify_all()
         async with self._arrived:
             self._close = (self._socket.close_code or 0, self._socket.close_reason or "")
             self._arrived.notify_all()
@@ -296,6 +309,8 @@ class Client:
         number = self._ids
         await self.send({"id": number, **command})
         reply = await self._get(lambda one: one.get("id") == number, differs)
+        # Nothing answers on it any more.
+        self._is_refused = reply is not None and "connect" in command and "error" in reply
         return None if reply is None else reply.get(next(iter(command)))
 
     async def reply(self, number: int, *, differs: Differs | None = None) -> Any:
@@ -338,7 +353,7 @@ class Client:
 
     async def fence(self) -> None:
         """Have a command answered, and write down what came before that and nobody took."""
-        if self._close is None:
+        if self._close is None and not self._is_refused:
             self._ids += 1
             number = self._ids
             frame = encode(self._talk.encoding, [{"id": number, "unsubscribe": {"channel": _FENCE}}])
@@ -346,8 +361,7 @@ class Client:
                 await self._socket.send(frame)
             await self._take(lambda one: one.get("id") == number)
         for message in self._waiting:
-            if message:
-                self.note("left over", message)
+            self.note("left over", message)
         self._waiting.clear()
         if self._close is not None and not self._is_close_taken:
             self._is_close_taken = True

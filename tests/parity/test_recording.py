@@ -7,7 +7,7 @@ import pytest
 from tests.parity import scenarios
 from tests.parity.script import Part, parts
 from tests.parity.talk import Place
-from tests.parity.transcripts import play, write
+from tests.parity.transcripts import FOLDER, path_of, play, write
 
 
 pytestmark = pytest.mark.parity
@@ -31,3 +31,13 @@ async def test_record_in_a_hurry(part: Part, their_hasty: Place) -> None:
 
     assert lines
     write(part, lines)
+
+
+def test_forget_what_is_no_part_of_the_script() -> None:
+    """Transcripts of scenarios that are no more go."""
+    kept = {path_of(part) for hasty in (False, True) for part in parts(hasty=hasty)}
+
+    for path in set(FOLDER.iterdir()) - kept:
+        path.unlink()
+
+    assert set(FOLDER.iterdir()) <= kept
