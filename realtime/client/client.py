@@ -449,8 +449,8 @@ class Client:
                 subscribe=Subscribe(
                     recoverable=result.recoverable,
                     epoch=result.epoch,
-                    # What was recovered is not part of this push: the client counts from the top.
-                    offset=established.position.offset if established.position else 0,
+                    # What was recovered is not part of this push: a client that comes back recovers it from here.
+                    offset=result.offset,
                     positioned=result.positioned,
                     data=result.data,
                 ),

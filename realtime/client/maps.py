@@ -156,7 +156,6 @@ async def _begin(
     step = first_step(request, has_stream=subscription.rules.has_stream)
     if step is not Phase.STATE:
         load.recovers_from = StreamPosition(request.offset, request.epoch)
-        load.is_recovery = request.recover
         if request.recover and not subscription.rules.has_stream:
             raise UnrecoverablePositionError
 
@@ -188,7 +187,7 @@ async def _state(subscription: MapSubscription, request: SubscribeRequest) -> Ou
     state = passing(visible(_changes(page.entries), load.start), subscription.tags_filter)
     is_last = not page.cursor
     if is_last and (not rules.has_stream or is_near(load.start.offset, size, page.top.offset)):
-        return await _go_live(subscription, load, load.start, state)
+        return await _go_live(subscription, load, request, load.start, state)
     return SubscribeResult(
         type=MAP_RESULT_TYPE,
         phase=Phase.STATE,
@@ -208,7 +207,7 @@ async def _stream(subscription: MapSubscription, request: SubscribeRequest) -> O
         load.goal = (await _read_stream(subscription, HistoryFilter(limit=0))).top.offset
     size = load.paging.size(request.limit)
     if is_near(since.offset, size, load.goal):
-        return await _go_live(subscription, load, since)
+        return await _go_live(subscription, load, request, since)
     read = await _read_stream(subscription, HistoryFilter(limit=size, since=since))
     changes = follow(_changes(read.entries), read.translated(since), read.top)
     return SubscribeResult(
@@ -224,7 +223,7 @@ async def _live(subscription: MapSubscription, request: SubscribeRequest) -> Out
     """Go live from the client's position, wherever it got that."""
     load = subscription.load
     assert load is not None
-    return await _go_live(subscription, load, _position(load, request))
+    return await _go_live(subscription, load, request, _position(load, request))
 
 
 _STEPS: Mapping[Phase, Callable[[MapSubscription, SubscribeRequest], Awaitable[Outcome]]] = {
@@ -257,6 +256,7 @@ def _changes(entries: Sequence[MapEntry]) -> list[Publication]:
 async def _go_live(
     subscription: MapSubscription,
     load: MapLoad,
+    request: SubscribeRequest,
     since: StreamPosition,
     state: Sequence[Publication] = (),
 ) -> Established:
@@ -286,13 +286,12 @@ async def _go_live(
     result = SubscribeResult(
         type=MAP_RESULT_TYPE,
         recoverable=options.recoverable,
-        positioned=options.positioned,
         epoch=position.epoch if position is not None else "",
         offset=position.offset if position is not None else 0,
         state=_documents(subscription, state),
         publications=_owed(subscription, passing(changes, subscription.tags_filter)),
-        was_recovering=load.is_recovery,
-        recovered=load.is_recovery,
+        was_recovering=request.recover,
+        recovered=request.recover,
         delta=bool(options.delta),
         data=load.data,
     )

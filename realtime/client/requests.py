@@ -10,7 +10,6 @@ from realtime.protocol import errors
 from realtime.protocol.errors import (
     BadRequestError,
     Disconnect,
-    MethodNotFoundError,
     NotAvailableError,
 )
 from realtime.protocol.messages import (
@@ -140,9 +139,6 @@ async def history(client: Client, command: Command) -> Reply:
 
 async def rpc(client: Client, command: Command) -> Reply:
     """Refuse: nothing handles a client's RPC until there are RPC proxies."""
-    assert command.rpc is not None
-    if ":" in command.rpc.method:
-        raise MethodNotFoundError
     raise NotAvailableError
 
 

@@ -30,6 +30,8 @@ def as_document(publication: Publication, *, is_json: bool) -> Publication:
     """
     Return a publication with the whole document; one without data (a key was removed) gets a ``null`` on JSON.
 
+    As in Centrifugo a JSON one is without the epoch that the first of a stream has; the client has it from its subscribe.
+
     Raises:
         InvalidPayloadError: It is to be JSON, and its data is not.
 
@@ -40,7 +42,7 @@ def as_document(publication: Publication, *, is_json: bool) -> Publication:
         # centrifuge-js reads whatever stands there, and stops at an empty string or at nothing.
         return msgspec.structs.replace(publication, data=_NULL)
     check_payload(publication.data)
-    return msgspec.structs.replace(publication, data=_string(bytes(publication.data)))
+    return msgspec.structs.replace(publication, data=_string(bytes(publication.data)), epoch="")
 
 
 def as_patch(publication: Publication, patch: bytes, *, is_json: bool) -> Publication:

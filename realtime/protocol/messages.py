@@ -18,6 +18,8 @@ from msgspec import Raw
 
 
 EMPTY = Raw(b"")
+# A uint64 in the schema: what is below 0 cannot be read. (Its upper end is out of reach of msgspec's constraints.)
+_Unsigned = Annotated[int, msgspec.Meta(ge=0)]
 
 
 def payload(data: bytes) -> Raw:
@@ -53,7 +55,7 @@ class Error(_Message):
 class StreamPosition(_Value, frozen=True, forbid_unknown_fields=True):
     """A place in a stream: ``offset`` counts from 1, ``epoch`` names the stream's generation."""
 
-    offset: int = 0
+    offset: _Unsigned = 0
     epoch: str = ""
 
 
@@ -108,7 +110,7 @@ class SubscribeRequest(_Request):
     token: str = ""
     recover: bool = False
     epoch: str = ""
-    offset: int = 0
+    offset: _Unsigned = 0
     data: Raw = EMPTY
     positioned: bool = False
     recoverable: bool = False
@@ -187,7 +189,7 @@ class RefreshRequest(_Request):
 
 class KeyedItem(_Request):
     key: str = ""
-    version: int = 0
+    version: _Unsigned = 0
 
 
 class TrackBatch(_Request):

@@ -70,7 +70,6 @@ class MapLoad:
         data: What the token gives the client, for the last reply.
         start: The position of the first page; ``None`` until there is one.
         recovers_from: The position that a client began with that was there before, and has what it loaded then.
-        is_recovery: It said so.
         goal: The stream's top at the first request for changes; ``None`` until then.
 
     """
@@ -78,7 +77,6 @@ class MapLoad:
     __slots__ = (
         "data",
         "goal",
-        "is_recovery",
         "paging",
         "recovers_from",
         "start",
@@ -91,7 +89,6 @@ class MapLoad:
         self.data: Raw = EMPTY
         self.start: StreamPosition | None = None
         self.recovers_from: StreamPosition | None = None
-        self.is_recovery = False
         self.goal: int | None = None
 
     def is_late(self, now: float) -> bool:

@@ -30,14 +30,14 @@ def authorize_map_write(
     Decide on a client's write or removal of a map's key; which key, ``map_key`` says.
 
     Raises:
-        BadRequestError: The channel is no map, or ``data`` is not of its format; this is checked before permissions.
+        BadRequestError: ``data`` is not of the channel's format; this is checked before permissions.
         NotAvailableError: The decision lies with a proxy.
-        PermissionDeniedError: No rule grants it.
+        PermissionDeniedError: The channel is no map, or no rule grants it.
 
     """
     maps = channel.options.map
     if not channel.options.is_map:
-        refuse(trace, "type", BadRequestError(), "the channel is not a map")
+        refuse(trace, "type", PermissionDeniedError(), "the channel is not a map")
     if trace is not None:
         trace.append(Step("type", "pass", "the channel is a map"))
     # Where there is no format a key may stand for itself, without data.

@@ -89,9 +89,12 @@ def answering(answer: Callable[[Any], tuple[int, bytes]]) -> Iterator[str]:
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
-        yield f"http://127.0.0.1:{server.server_port}/poll"
-        server.shutdown()
-        thread.join()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}/poll"
+        finally:
+            # Also after a failure: a thread that serves a closed socket never ends, and the run with it.
+            server.shutdown()
+            thread.join()
 
 
 @contextlib.contextmanager

@@ -83,7 +83,7 @@ async def test_what_breaks_the_protocol_ends_the_connection(connect, frame, code
     ("command", "code"),
     [
         ({"rpc": {"method": "x", "data": {}}}, 108),
-        ({"rpc": {"method": "ns:x", "data": {}}}, 104),
+        ({"rpc": {"method": "ns:x", "data": {}}}, 108),
         ({"subscribe": {"channel": "a" * 256}}, 107),
         ({"subscribe": {"channel": "é"}}, 107),
         ({"subscribe": {"channel": "nope:a"}}, 102),

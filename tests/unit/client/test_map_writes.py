@@ -164,7 +164,7 @@ async def test_whose_key_it_is(node, connect, rule, user, key, removed):
     [
         ({}, {"key": ""}, 107),
         ({}, {"key": "", "removed": True}, 107),
-        ({}, {"channel": "hist:a"}, 107),
+        ({}, {"channel": "hist:a"}, 103),
         ({}, {"channel": "nowhere:a"}, 102),
         ({}, {"channel": "map:ä"}, 107),
         ({}, {"type": 0}, 107),
