@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 from msgspec import structs
 
 from realtime.client import connecting, map_presence, maps, requests, subscribing
+from realtime.client.ahead import Ahead
 from realtime.namespaces.options import MAP_TYPES
-from realtime.node.eager import run_eagerly
+from realtime.node.eager import Driven, current_task, run_promptly
 from realtime.protocol import errors
 from realtime.protocol.errors import ClientError, Disconnect, EngineError, InternalError
 from realtime.protocol.framing import MalformedFrame
@@ -90,7 +91,6 @@ _HANDLERS: dict[str, Handler] = {
     "subscribe": _subscribe,
     "unsubscribe": subscribing.unsubscribe,
     "sub_refresh": subscribing.sub_refresh,
-    "publish": requests.publish,
     "presence": requests.presence,
     "presence_stats": requests.presence_stats,
     "history": requests.history,
@@ -116,6 +116,7 @@ class Client:
     """
 
     __slots__ = (
+        "_ahead",
         "_inbox",
         "_ping_slot",
         "_task",
@@ -165,7 +166,8 @@ class Client:
         self.buffer_size = transport.buffer_size
         self.is_closed = False
         self.is_paused = False
-        self._task: asyncio.Task[Any] | None = None
+        self._task: asyncio.Task[Any] | Driven[Any] | None = None
+        self._ahead: Ahead | None = None
         self._inbox: deque[bytes] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._ping_slot = self._tick_slot = -1
@@ -216,16 +218,16 @@ class Client:
 
     def _start(self, data: bytes) -> bool:
         """Begin with a frame; say whether it has to wait for something."""
-        _, task = run_eagerly(self._carry_out(data))
-        if task is not None:
-            self._task = task
-            task.add_done_callback(self._continue)
-        return task is not None
+        _, driven = run_promptly(self._carry_out(data))
+        if driven is not None:
+            self._task = driven
+            driven.on_end = self._continue
+        return driven is not None
 
-    def _continue(self, task: asyncio.Task[None]) -> None:
+    def _continue(self, _: None, error: BaseException | None) -> None:
         self._task = None
-        if not task.cancelled() and task.exception() is not None:
-            logger.error("a connection's task failed", exc_info=task.exception())
+        if isinstance(error, Exception):
+            logger.error("a connection's task failed", exc_info=error)
         while self._inbox and not self.is_closed:
             if self._start(self._inbox.popleft()):
                 return
@@ -244,10 +246,16 @@ class Client:
                 if method is PONG:
                     continue
                 try:
+                    if method == "publish":
+                        if not self._publish(command):
+                            await self._publishes_ended()
+                        continue
+                    await self._publishes_ended()
                     reply = await _HANDLERS[method](self, command)
                 except Disconnect:
                     raise
                 except Exception as error:  # noqa: BLE001 -- judge logs what is no refusal
+                    await self._publishes_ended()
                     self._refuse(command, method, error)
                 else:
                     if reply is not None:
@@ -255,10 +263,31 @@ class Client:
                 if self.is_closed:
                     return
         except MalformedFrame:
+            await self._publishes_ended()
             if session.state is not SessionState.UNUSABLE:
                 self.disconnect(*errors.BAD_REQUEST)
         except Disconnect as end:
+            await self._publishes_ended()
             self.disconnect(end.code, end.reason)
+
+    def _publish(self, command: Command) -> bool:
+        """Begin a publish; say whether the next command may be carried out before it has ended."""
+        reply, driven = run_promptly(requests.publish(self, command))
+        ahead = self._ahead
+        if driven is not None:
+            if ahead is None:
+                ahead = self._ahead = Ahead(self)
+            return ahead.add(command, driven)
+        assert reply is not None
+        if ahead:
+            ahead.put(command, reply)
+        else:
+            self.write_checked(reply)
+        return True
+
+    async def _publishes_ended(self) -> None:
+        if self._ahead is not None:
+            await self._ahead.ended()
 
     def judge(self, failure: Exception, method: str) -> ClientError:
         """Return what the client is told of a failure; one that is no refusal is logged."""
@@ -270,16 +299,16 @@ class Client:
         logger.error("%s failed", what, exc_info=failure, extra=facts)
         return InternalError()
 
-    def _refuse(self, command: Command, method: str, failure: Exception) -> None:
+    def refusal(self, command: Command, method: str, failure: Exception) -> bytes:
+        """Encode what the client is told of a failure."""
         error = self.judge(failure, method)
+        told = Error(code=error.code, message=error.message, temporary=error.temporary)
+        return self.wire.encode_reply(Reply(id=command.id, error=told))
+
+    def _refuse(self, command: Command, method: str, failure: Exception) -> None:
         if method == "connect":
             self.session.state = SessionState.UNUSABLE
-        self.send(
-            Reply(
-                id=command.id,
-                error=Error(code=error.code, message=error.message, temporary=error.temporary),
-            )
-        )
+        self.write_checked(self.refusal(command, method, failure))
 
     # --- writing ---------------------------------------------------------------------------------
 
@@ -499,6 +528,9 @@ class Client:
         """End the connection; may be called twice."""
         if self.is_closed:
             return
+        if self._ahead:
+            # What would have waited for the loop's next turn.
+            self.write(self._ahead.take())
         self.transport.close(code, reason)
         logger.debug(
             "disconnected",
@@ -526,12 +558,5 @@ class Client:
         for subscription in tuple(session.subscriptions.values()):
             self.drop(subscription)
         self._inbox = None
-        if self._task is not None and self._task is not _current_task():
+        if self._task is not None and self._task is not current_task():
             self._task.cancel()
-
-
-def _current_task() -> asyncio.Task[Any] | None:
-    try:
-        return asyncio.current_task()
-    except RuntimeError:
-        return None

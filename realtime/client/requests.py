@@ -39,8 +39,8 @@ if TYPE_CHECKING:
 MAP_PUBLISH = 1  # PublishRequest.type
 
 
-async def publish(client: Client, command: Command) -> None:
-    """Publish to a channel."""
+async def publish(client: Client, command: Command) -> bytes:
+    """Publish to a channel; returns the reply as it is written."""
     request = command.publish
     assert request is not None
     session, node = client.session, client.node
@@ -58,7 +58,7 @@ async def publish(client: Client, command: Command) -> None:
         # A copy, since the payload is a view of the whole frame, which history would keep alive.
         publication = Publication(data=request.data.copy(), info=session.client_info(channel.name))
         await node.publish(channel, publication, plain_options(channel.publish_options))
-    client.write_checked(client.wire.encode_published(command.id))
+    return client.wire.encode_published(command.id)
 
 
 async def _write_map(client: Client, channel: Channel, request: PublishRequest) -> None:

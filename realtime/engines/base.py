@@ -202,6 +202,13 @@ class Broker(Protocol):
         remember the result, fan out (``streams-and-state`` 2.2). ``publication.offset`` is set by the broker.
         """
 
+    def takes_ahead(self, channel: str, has_history: bool) -> bool:
+        """
+        Say whether another publish may be begun while one to this channel, without an idempotency key, waits.
+
+        It may where those that are begun later are carried out later, and where the broker has room for them.
+        """
+
     async def publish_join(self, channel: str, info: ClientInfo) -> None:
         """Fan out a join."""
 

@@ -211,6 +211,10 @@ class MemoryEngine:
         )
         return PublishOutcome(top)
 
+    def takes_ahead(self, channel: str, has_history: bool) -> bool:
+        """Say that it may: nothing waits here."""
+        return True
+
     async def publish_join(self, channel: str, info: ClientInfo) -> None:
         """Tell the node's subscribers."""
         self._events.on_join(channel, info)

@@ -165,6 +165,14 @@ class RedisBroker:
         )
         return _outcome(reply)
 
+    def takes_ahead(self, channel: str, has_history: bool) -> bool:
+        """
+        Say whether a publish can't be overtaken by a later one.
+
+        A script that Redis has forgotten is sent again, and what was sent behind it may be carried out before.
+        """
+        return not has_history and self._route(channel).shard.takes_ahead
+
     async def _append(
         self,
         route: _Route,

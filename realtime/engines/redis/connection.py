@@ -258,6 +258,11 @@ class CommandConnection(_Connection):
         """Whether commands can be sent."""
         return self._link is not None
 
+    @property
+    def takes_ahead(self) -> bool:
+        """Whether there is room for commands that could as well wait for those before them."""
+        return self._link is not None and self._link.takes_ahead
+
     def call(self, *args: bytes | str | float) -> asyncio.Future[Any]:
         """
         Send a command.

@@ -28,6 +28,7 @@ MAX_PENDING = (
     1 << 15
 )  # commands; beyond it Redis is seconds behind, and the caller should hear of it
 MAX_UNSENT = 16 << 20  # bytes
+MAX_AHEAD = MAX_PENDING >> 2  # commands; the rest is for those whose callers could not wait
 MINIMUM_VERSION = (6, 2)
 GONE = "the connection to Redis is gone"
 
@@ -57,7 +58,7 @@ class LinkOwner(Protocol):
     """Who uses a link."""
 
     def on_link_lost(self, link: Link, cause: Exception | None) -> None:
-        """Stop using it; its socket is gone and what waited for it has failed."""
+        """Stop using it; its socket is gone and what waits for it fails next."""
 
 
 class SubscriptionOwner(LinkOwner, Protocol):
@@ -119,10 +120,11 @@ class Link(asyncio.Protocol):
         self._transport = None
         if not self.lost.done():
             self.lost.set_result(None)
+        # First, since who hears of a failure may have something else to send.
+        self._owner.on_link_lost(self, exc)
         pending, self._pending = self._pending, deque()
         for future in pending:
             future.fail(gone(exc))
-        self._owner.on_link_lost(self, exc)
 
     def pause_writing(self) -> None:
         self._is_full = True
@@ -150,11 +152,16 @@ class Link(asyncio.Protocol):
         if self._is_full or len(pending) >= MAX_PENDING:
             message = f"{len(pending)} commands are waiting for Redis already"
             raise EngineError(message)
-        future: PromptFuture[Any] = PromptFuture(self._loop)
+        future: PromptFuture[Any] = PromptFuture(loop=self._loop)
         pending.append(future)
         self._send(packed)
         self._sent += 1
         return future
+
+    @property
+    def takes_ahead(self) -> bool:
+        """Whether few commands wait."""
+        return len(self._pending) < MAX_AHEAD and not self._is_full
 
     def _send(self, packed: bytes) -> None:
         out = self._out

@@ -68,6 +68,10 @@ class Shard(Protocol):
     ) -> Awaitable[Any]:
         """Run a script; there is at least one key, and all are of one slot."""
 
+    @property
+    def takes_ahead(self) -> bool:
+        """Whether commands are carried out in the order of the calls, and few of them wait."""
+
     def publish(self, name: bytes, payload: bytes) -> Awaitable[Any]:
         """Publish to a PUB/SUB channel."""
 
@@ -155,6 +159,11 @@ class SingleShard:
             if error.code != "NOSCRIPT":
                 raise
         return await self._commands.call(b"EVAL", script.text, len(keys), *keys, *args)
+
+    @property
+    def takes_ahead(self) -> bool:
+        """Whether few commands wait; one connection keeps their order."""
+        return self._commands.takes_ahead
 
     def publish(self, name: bytes, payload: bytes) -> Awaitable[Any]:
         """Publish."""

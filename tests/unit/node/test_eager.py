@@ -29,8 +29,8 @@ async def test_what_does_not_wait_ends_at_once() -> None:
 async def test_a_prompt_answer_goes_on_within_the_call_that_settles_it(fails: bool) -> None:
     """Through several waits, and with errors thrown where the coroutine stands."""
     loop, ends, seen = asyncio.get_running_loop(), [], []
-    first: PromptFuture[int] = PromptFuture(loop)
-    second: PromptFuture[int] = PromptFuture(loop)
+    first: PromptFuture[int] = PromptFuture(loop=loop)
+    second: PromptFuture[int] = PromptFuture(loop=loop)
 
     async def ask() -> int:
         seen.append(await first)
@@ -58,7 +58,7 @@ async def test_a_prompt_answer_goes_on_within_the_call_that_settles_it(fails: bo
 
 async def test_an_error_after_the_wait_is_told_and_not_raised() -> None:
     """Whoever settles the future has nothing to do with it."""
-    future: PromptFuture[int] = PromptFuture(asyncio.get_running_loop())
+    future: PromptFuture[int] = PromptFuture(loop=asyncio.get_running_loop())
     ends: list[Any] = []
 
     async def ask() -> int:
@@ -76,7 +76,7 @@ async def test_an_error_after_the_wait_is_told_and_not_raised() -> None:
 async def test_any_other_wait_gets_a_task() -> None:
     """Also after prompt ones, and cancelling the task's future is told as that."""
     loop = asyncio.get_running_loop()
-    prompt: PromptFuture[int] = PromptFuture(loop)
+    prompt: PromptFuture[int] = PromptFuture(loop=loop)
     usual: asyncio.Future[int] = loop.create_future()
     ends: list[Any] = []
 
@@ -99,7 +99,7 @@ async def test_any_other_wait_gets_a_task() -> None:
 async def test_tasks_wait_for_prompt_futures_like_for_any() -> None:
     """Alone, together and cancelled."""
     loop = asyncio.get_running_loop()
-    futures: list[PromptFuture[int]] = [PromptFuture(loop) for _ in range(3)]
+    futures: list[PromptFuture[int]] = [PromptFuture(loop=loop) for _ in range(3)]
     gathered = asyncio.gather(*futures[:2])
 
     async def ask() -> int:
