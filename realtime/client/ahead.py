@@ -1,33 +1,33 @@
 """
-Publishes of one connection that wait for their broker while commands behind them are carried out already.
+Publishes of one connection that are on their way together, where the broker keeps their order.
 
-A broker's answer takes a round trip. Of a client that sends publish after publish each used to wait for the one before: a
-task, a write to the broker, a write to the client and some turns of the loop for each, 57 µs over Redis, where 10 are the
-work. On their way together they share all that. The broker says where nobody can overtake (``takes_ahead``); replies are written
-in the order of the commands, and any command but a publish waits until all publishes before it have ended.
+A broker's answer takes a round trip. When each publish of a connection waits for the one before, each costs a task, a write to
+the broker, one to the client and some turns of the loop: 57 µs of CPU over Redis, of which 10 are the publishing. On their
+way together they share all that. Replies are written in the order of the commands, those of one tick in one write, and any
+command but a publish waits until all before it have ended.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from realtime.client.requests import publication_of
+from realtime.engines.base import plain_options
 from realtime.engines.prompt import PromptFuture
-from realtime.protocol.errors import InternalError
 from realtime.protocol.messages import Command
 
 
 if TYPE_CHECKING:
     from realtime.client.client import Client
-    from realtime.node.eager import Driven
 
 MOST = 64  # publishes of one connection
 MOST_BYTES = 1024  # of a payload: all of them take no more than one large message, which any client may have on its way
 
 
 class Ahead:
-    """The publishes of ``client`` that are not answered yet; false when there is none."""
+    """The publishes of ``client`` that are not answered yet."""
 
     __slots__ = ("_client", "_is_answering", "_loop", "_publishes", "_turn")
 
@@ -38,26 +38,34 @@ class Ahead:
         self._turn: PromptFuture[None] | None = None
         self._is_answering = False
 
-    def __len__(self) -> int:
-        return len(self._publishes)
+    @property
+    def is_full(self) -> bool:
+        """Whether they have to end before there are more."""
+        return len(self._publishes) >= MOST
 
-    def add(self, command: Command, driven: Driven[bytes]) -> bool:
-        """Take a publish that waits; say whether the next command may be carried out meanwhile."""
-        publish = _Publish(self, command)
-        driven.on_end = publish.end
-        self._publishes.append(publish)
-        request, node = command.publish, self._client.node
+    def publish(self, command: Command) -> bool:
+        """
+        Begin a publish; say whether that is done, or nothing is.
+
+        Raises:
+            ClientError, Disconnect: It is refused.
+            EngineError: The broker is away.
+
+        """
+        client = self._client
+        request, node = command.publish, client.node
         assert request is not None
-        if request.type or len(request.data) > MOST_BYTES or len(self._publishes) >= MOST:
-            return False
         channel = node.table.resolve(request.channel)
-        return channel is not None and node.broker.takes_ahead(channel.name, channel.has_history)
-
-    def put(self, command: Command, reply: bytes) -> None:
-        """Take the reply of a publish that did not wait, to write it behind the others."""
+        # First what no broker takes, so that little is checked twice.
+        if channel is None or channel.has_history or request.type or len(request.data) > MOST_BYTES:
+            return False
+        publication = publication_of(client, channel, request)
         publish = _Publish(self, command)
+        options = plain_options(channel.publish_options)
+        if not node.publish_ahead(channel, publication, options, publish):
+            return False
         self._publishes.append(publish)
-        publish.end(reply, None)
+        return True
 
     async def ended(self) -> None:
         """Return when all have ended and are answered; one caller at a time."""
@@ -65,21 +73,21 @@ class Ahead:
             self._turn = PromptFuture(loop=self._loop)
             await self._turn
 
-    def refusal(self, command: Command, failure: BaseException) -> bytes:
+    def refusal(self, command: Command, error: Exception) -> bytes:
         """Encode the reply to a publish that failed."""
-        client = self._client
-        if not isinstance(failure, Exception):
-            failure = InternalError()  # it was cancelled, as the loop ends
-        return client.refusal(command, "publish", failure)
+        return self._client.refusal(command, "publish", error)
+
+    def published(self, command: Command) -> bytes:
+        """Encode the reply to a publish."""
+        return self._client.wire.encode_published(command.id)
 
     def answer_soon(self) -> None:
         """Write the replies that are due with the loop's next turn: until then more will be."""
         if not self._is_answering:
             self._is_answering = True
-            self._loop.call_soon(self.answer)
+            self._loop.call_soon(self._answer)
 
-    def answer(self) -> None:
-        """Write the replies that are due, and let go on who waits for all of them."""
+    def _answer(self) -> None:
         self._is_answering = False
         due = self.take()
         if due:
@@ -99,7 +107,12 @@ class Ahead:
 
 
 class _Publish:
-    """One publish; ``reply`` is there when it has ended."""
+    """
+    One publish; ``reply`` is there when it has ended.
+
+    It is all that there is of it meanwhile. With two coroutines and a future for each the collector had 40,000 objects to look
+    through, a fifth of the time.
+    """
 
     __slots__ = ("_ahead", "_command", "reply")
 
@@ -108,10 +121,12 @@ class _Publish:
         self._command = command
         self.reply: bytes | None = None
 
-    def end(self, reply: bytes | None, failure: BaseException | None) -> None:
-        """Note the outcome."""
+    def settle(self, _: Any) -> None:
         ahead = self._ahead
-        if failure is not None:
-            reply = ahead.refusal(self._command, failure)
-        self.reply = reply
+        self.reply = ahead.published(self._command)
+        ahead.answer_soon()
+
+    def fail(self, error: Exception) -> None:
+        ahead = self._ahead
+        self.reply = ahead.refusal(self._command, error)
         ahead.answer_soon()

@@ -91,6 +91,7 @@ _HANDLERS: dict[str, Handler] = {
     "subscribe": _subscribe,
     "unsubscribe": subscribing.unsubscribe,
     "sub_refresh": subscribing.sub_refresh,
+    "publish": requests.publish,
     "presence": requests.presence,
     "presence_stats": requests.presence_stats,
     "history": requests.history,
@@ -246,10 +247,13 @@ class Client:
                 if method is PONG:
                     continue
                 try:
-                    if method == "publish":
-                        if not self._publish(command):
-                            await self._publishes_ended()
-                        continue
+                    if method == "publish" and self.node.broker.is_remote:
+                        if self._ahead is None:
+                            self._ahead = Ahead(self)
+                        elif self._ahead.is_full:
+                            await self._ahead.ended()
+                        if self._ahead.publish(command):
+                            continue
                     await self._publishes_ended()
                     reply = await _HANDLERS[method](self, command)
                 except Disconnect:
@@ -269,21 +273,6 @@ class Client:
         except Disconnect as end:
             await self._publishes_ended()
             self.disconnect(end.code, end.reason)
-
-    def _publish(self, command: Command) -> bool:
-        """Begin a publish; say whether the next command may be carried out before it has ended."""
-        reply, driven = run_promptly(requests.publish(self, command))
-        ahead = self._ahead
-        if driven is not None:
-            if ahead is None:
-                ahead = self._ahead = Ahead(self)
-            return ahead.add(command, driven)
-        assert reply is not None
-        if ahead:
-            ahead.put(command, reply)
-        else:
-            self.write_checked(reply)
-        return True
 
     async def _publishes_ended(self) -> None:
         if self._ahead is not None:
@@ -528,7 +517,7 @@ class Client:
         """End the connection; may be called twice."""
         if self.is_closed:
             return
-        if self._ahead:
+        if self._ahead is not None:
             # What would have waited for the loop's next turn.
             self.write(self._ahead.take())
         self.transport.close(code, reason)

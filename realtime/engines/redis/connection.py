@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
+from realtime.engines.base import Answer
 from realtime.engines.redis.addresses import Endpoint
 from realtime.engines.redis.link import (
     GONE,
@@ -259,9 +260,9 @@ class CommandConnection(_Connection):
         return self._link is not None
 
     @property
-    def takes_ahead(self) -> bool:
-        """Whether there is room for commands that could as well wait for those before them."""
-        return self._link is not None and self._link.takes_ahead
+    def is_busy(self) -> bool:
+        """Whether so many commands wait that one should wait its turn that can."""
+        return self._link is not None and self._link.is_busy
 
     def call(self, *args: bytes | str | float) -> asyncio.Future[Any]:
         """
@@ -279,6 +280,13 @@ class CommandConnection(_Connection):
         if link is None:
             raise EngineError(AWAY) from self.failure
         return link.call(pack(*args))
+
+    def send(self, answer: Answer, *args: bytes | str | float) -> None:
+        """Do as ``call``, and tell ``answer`` what that would return."""
+        link = self._link
+        if link is None:
+            raise EngineError(AWAY) from self.failure
+        link.send(answer, pack(*args))
 
     async def _use(self, link: Link) -> None:
         if link.lost.done():

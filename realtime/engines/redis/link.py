@@ -17,6 +17,7 @@ from typing import Any, Protocol, TypeVar, cast
 
 from hiredis import Reader, ReplyError, pack_command
 
+from realtime.engines.base import Answer
 from realtime.engines.prompt import PromptFuture
 from realtime.engines.redis.addresses import Endpoint
 from realtime.protocol.errors import ConfigError, EngineError
@@ -28,7 +29,7 @@ MAX_PENDING = (
     1 << 15
 )  # commands; beyond it Redis is seconds behind, and the caller should hear of it
 MAX_UNSENT = 16 << 20  # bytes
-MAX_AHEAD = MAX_PENDING >> 2  # commands; the rest is for those whose callers could not wait
+BUSY = MAX_PENDING >> 2  # commands; the rest is for those whose callers can't wait with them
 MINIMUM_VERSION = (6, 2)
 GONE = "the connection to Redis is gone"
 
@@ -101,7 +102,7 @@ class Link(asyncio.Protocol):
         self._owner = owner
         self._loop = asyncio.get_running_loop()
         self._reader = Reader(notEnoughData=_NOTHING)
-        self._pending: deque[PromptFuture[Any]] = deque()
+        self._pending: deque[Answer] = deque()
         self._out: list[bytes] = []
         self._is_full = False
         self._sent = 0
@@ -123,8 +124,8 @@ class Link(asyncio.Protocol):
         # First, since who hears of a failure may have something else to send.
         self._owner.on_link_lost(self, exc)
         pending, self._pending = self._pending, deque()
-        for future in pending:
-            future.fail(gone(exc))
+        for answer in pending:
+            answer.fail(gone(exc))
 
     def pause_writing(self) -> None:
         self._is_full = True
@@ -139,29 +140,33 @@ class Link(asyncio.Protocol):
         count = 0
         while (reply := gets()) is not _NOTHING:
             count += 1
-            future = take()
+            answer = take()
             if isinstance(reply, ReplyError):
-                future.fail(RedisError(str(reply)))
+                answer.fail(RedisError(str(reply)))
             else:
-                future.settle(reply)
+                answer.settle(reply)
         self._received += count
 
     def call(self, packed: bytes) -> asyncio.Future[Any]:
+        """Do as ``send``; returns what its answer settles."""
+        future: PromptFuture[Any] = PromptFuture(loop=self._loop)
+        self.send(future, packed)
+        return future
+
+    def send(self, answer: Answer, packed: bytes) -> None:
         """Send a command with the others of this tick; raises ``EngineError`` when too much is waiting."""
         pending = self._pending
         if self._is_full or len(pending) >= MAX_PENDING:
             message = f"{len(pending)} commands are waiting for Redis already"
             raise EngineError(message)
-        future: PromptFuture[Any] = PromptFuture(loop=self._loop)
-        pending.append(future)
+        pending.append(answer)
         self._send(packed)
         self._sent += 1
-        return future
 
     @property
-    def takes_ahead(self) -> bool:
-        """Whether few commands wait."""
-        return len(self._pending) < MAX_AHEAD and not self._is_full
+    def is_busy(self) -> bool:
+        """Whether many commands wait."""
+        return self._is_full or len(self._pending) >= BUSY
 
     def _send(self, packed: bytes) -> None:
         out = self._out

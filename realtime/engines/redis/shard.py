@@ -69,8 +69,8 @@ class Shard(Protocol):
         """Run a script; there is at least one key, and all are of one slot."""
 
     @property
-    def takes_ahead(self) -> bool:
-        """Whether commands are carried out in the order of the calls, and few of them wait."""
+    def lane(self) -> CommandConnection | None:
+        """Return the connection that carries out all commands in the order they are sent, if there is one and few wait."""
 
     def publish(self, name: bytes, payload: bytes) -> Awaitable[Any]:
         """Publish to a PUB/SUB channel."""
@@ -161,9 +161,9 @@ class SingleShard:
         return await self._commands.call(b"EVAL", script.text, len(keys), *keys, *args)
 
     @property
-    def takes_ahead(self) -> bool:
-        """Whether few commands wait; one connection keeps their order."""
-        return self._commands.takes_ahead
+    def lane(self) -> CommandConnection | None:
+        """Return the only connection there is; away, it has room for an error."""
+        return None if self._commands.is_busy else self._commands
 
     def publish(self, name: bytes, payload: bytes) -> Awaitable[Any]:
         """Publish."""

@@ -215,7 +215,7 @@ class Connection:
     async def carried_out(self) -> None:
         """Return when no command is being carried out any more."""
         async with asyncio.timeout(5):
-            while self.client._task is not None:
+            while self.client._task is not None:  # noqa: ASYNC110 -- nobody announces it
                 await asyncio.sleep(0)
 
     def received(self) -> list[Any]:
