@@ -7,7 +7,7 @@ when something may have been missed.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Collection, Sequence
+from collections.abc import Awaitable, Collection, Coroutine, Sequence
 from typing import Any, Protocol
 
 from realtime.engines.redis.addresses import Endpoint
@@ -75,7 +75,7 @@ class Shard(Protocol):
     def publish(self, name: bytes, payload: bytes) -> Awaitable[Any]:
         """Publish to a PUB/SUB channel."""
 
-    async def subscribe(self, name: bytes) -> None:
+    def subscribe(self, name: bytes) -> Coroutine[Any, Any, None]:
         """Return when Redis has confirmed; from then on the name is kept subscribed."""
 
     async def unsubscribe(self, name: bytes) -> None:
@@ -169,9 +169,9 @@ class SingleShard:
         """Publish."""
         return self._commands.call(b"PUBLISH", name, payload)
 
-    async def subscribe(self, name: bytes) -> None:
+    def subscribe(self, name: bytes) -> Coroutine[Any, Any, None]:
         """Return when Redis has confirmed."""
-        await self._subscriptions.subscribe(name)
+        return self._subscriptions.subscribe(name)
 
     async def unsubscribe(self, name: bytes) -> None:
         """Stop."""
