@@ -86,7 +86,7 @@ class Driven(Generic[T]):
             # What a task does with a future that it is given to wait for.
             waited._asyncio_future_blocking = False  # noqa: SLF001 -- the protocol of awaitables
             waited.resume = self._go_on
-            self._waited: asyncio.Future[Any] = waited
+            self._waited: PromptFuture[Any] | asyncio.Task[T] = waited
             return
         task = asyncio.get_running_loop().create_task(_as_coroutine(self._coroutine, waited))
         task.add_done_callback(self._end_with_task)
@@ -99,6 +99,7 @@ class Driven(Generic[T]):
             if waited is not current_task():
                 waited.cancel()
         elif waited.cancel():
+            waited.resume = None
             asyncio.get_running_loop().call_soon(self._go_on)
 
     def _go_on(self) -> None:

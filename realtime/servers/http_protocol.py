@@ -149,6 +149,13 @@ class DrainableState(ServerState):
         return text
 
 
+class _NobodyWaits:
+    """An event in place of ``asyncio.Event``, which takes 1 µs to make."""
+
+    def set(self) -> None:
+        """Wake nobody: a lane request's body is there before it is under way."""
+
+
 class _LaneCycle:
     """
     A lane request under way, in the place of uvicorn's ``RequestResponseCycle``.
@@ -157,11 +164,12 @@ class _LaneCycle:
     and what is to happen on shutdown and when the peer leaves.
     """
 
+    message_event = _NobodyWaits()
+
     __slots__ = (
         "body",
         "disconnected",
         "keep_alive",
-        "message_event",
         "more_body",
         "request",
         "response_complete",
@@ -173,8 +181,7 @@ class _LaneCycle:
         self.response_complete = False
         self.disconnected = False
         self.more_body = False
-        self.body = bytearray()
-        self.message_event = asyncio.Event()
+        self.body = b""
 
 
 class _Request:

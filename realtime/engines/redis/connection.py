@@ -280,14 +280,14 @@ class CommandConnection(_Connection):
         link = self._link
         if link is None:
             raise EngineError(AWAY) from self.failure
-        return link.call(pack(*args))
+        return link.call(*args)
 
     def send(self, answer: Answer, *args: bytes | str | float) -> None:
         """Do as ``call``, and tell ``answer`` what that would return."""
         link = self._link
         if link is None:
             raise EngineError(AWAY) from self.failure
-        link.send(answer, pack(*args))
+        link.send(answer, args)
 
     async def _use(self, link: Link) -> None:
         if link.lost.done():
@@ -442,7 +442,7 @@ class SubscriptionConnection(_Connection):
     def _ask_on(self, link: SubscriptionLink, kind: bytes, names: tuple[bytes, ...]) -> _Batch:
         batch = _Batch(kind, names)
         self._batches.append(batch)
-        link.ask(pack(kind, *names))
+        link.ask(pack((kind, *names)))
         return batch
 
     async def close(self) -> None:

@@ -12,7 +12,7 @@ import asyncio
 import logging
 import socket
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeVar, cast
 
 from hiredis import Reader, ReplyError, pack_command
@@ -77,13 +77,10 @@ class SubscriptionOwner(LinkOwner, Protocol):
         """Fail the oldest command."""
 
 
-def pack(*args: bytes | str | float) -> bytes:
-    """Write a command as Redis reads it."""
-    packed: bytes = pack_command(args)  # type: ignore[arg-type]  # its annotation has tuples of one
-    return packed
+pack: Callable[[Sequence[bytes | str | float]], bytes] = pack_command  # type: ignore[assignment]  # its annotation has tuples of one
+"""Writes a command as Redis reads it; given as a tuple."""
 
-
-_PING = pack("PING")
+_PING = pack(("PING",))
 
 
 # --- one socket -------------------------------------------------------------------------------------
@@ -147,18 +144,19 @@ class Link(asyncio.Protocol):
                 answer.settle(reply)
         self._received += count
 
-    def call(self, packed: bytes) -> asyncio.Future[Any]:
+    def call(self, *args: bytes | str | float) -> asyncio.Future[Any]:
         """Do as ``send``; returns what its answer settles."""
         future: PromptFuture[Any] = PromptFuture(loop=self._loop)
-        self.send(future, packed)
+        self.send(future, args)
         return future
 
-    def send(self, answer: Answer, packed: bytes) -> None:
+    def send(self, answer: Answer, args: Sequence[bytes | str | float]) -> None:
         """Send a command with the others of this tick; raises ``EngineError`` when too much is waiting."""
         pending = self._pending
         if self._is_full or len(pending) >= MAX_PENDING:
             message = f"{len(pending)} commands are waiting for Redis already"
             raise EngineError(message)
+        packed = pack(args)
         pending.append(answer)
         self._send(packed)
         self._sent += 1
@@ -294,7 +292,7 @@ async def greet(link: Link, endpoint: Endpoint, *, force_resp2: bool) -> dict[st
         if endpoint.client_name:
             command += ["SETNAME", endpoint.client_name]
         try:
-            server = _texts(await link.call(pack(*command)))
+            server = _texts(await link.call(*command))
         except RedisError as error:
             # A server or a proxy of before RESP3; a refusal of the credentials is final.
             if error.code not in ("ERR", "NOPROTO"):
@@ -302,18 +300,18 @@ async def greet(link: Link, endpoint: Endpoint, *, force_resp2: bool) -> dict[st
     if not server:
         server = await _greet_resp2(link, endpoint)
     if endpoint.db:
-        await link.call(pack("SELECT", endpoint.db))
+        await link.call("SELECT", endpoint.db)
     return server
 
 
 async def _greet_resp2(link: Link, endpoint: Endpoint) -> dict[str, Any]:
     if endpoint.password:
         names = (endpoint.username,) if endpoint.username else ()
-        await link.call(pack("AUTH", *names, endpoint.password))
+        await link.call("AUTH", *names, endpoint.password)
     if endpoint.client_name:
-        await link.call(pack("CLIENT", "SETNAME", endpoint.client_name))
+        await link.call("CLIENT", "SETNAME", endpoint.client_name)
     try:
-        text = await link.call(pack("INFO", "server"))
+        text = await link.call("INFO", "server")
     except RedisError:
         return {}  # some hosted offerings have no INFO: go on without knowing
     lines = (line.partition(":") for line in text.decode(errors="replace").splitlines())
