@@ -517,9 +517,8 @@ class Client:
         """End the connection; may be called twice."""
         if self.is_closed:
             return
-        if self._ahead is not None:
-            # What would have waited for the loop's next turn.
-            self.write(self._ahead.take())
+        if self._ahead is not None and (due := self._ahead.take()):
+            self.write(due)  # it would have been, with the loop's next turn
         self.transport.close(code, reason)
         logger.debug(
             "disconnected",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from typing import Any
 
 import pytest
@@ -115,3 +116,81 @@ async def test_tasks_wait_for_prompt_futures_like_for_any() -> None:
         await task
     futures[2].settle(3)
     assert futures[2].cancelled()
+
+
+@pytest.mark.parametrize("is_prompt", [True, False])
+async def test_who_waits_can_be_cancelled(is_prompt: bool) -> None:
+    """With the next turn of the loop, and once; what comes afterwards is for nobody."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[int] = (PromptFuture if is_prompt else asyncio.Future)(loop=loop)
+    ends: list[Any] = []
+
+    async def ask() -> int:
+        try:
+            return await future
+        finally:
+            ends.append("cleared up")
+
+    _, driven = run_promptly(ask())
+    assert driven is not None
+    driven.on_end = lambda *end: ends.append(end)
+    await asyncio.sleep(0)
+    driven.cancel()
+    driven.cancel()
+    assert ends == []
+    for _ in range(4):
+        await asyncio.sleep(0)
+    if is_prompt:
+        future.settle(1)
+    driven.cancel()
+    await asyncio.sleep(0)
+
+    cleared, (result, error) = ends
+    assert (cleared, result) == ("cleared up", None)
+    assert isinstance(error, asyncio.CancelledError)
+
+
+@pytest.mark.parametrize("is_prompt", [True, False])
+async def test_who_cancels_itself_goes_on(is_prompt: bool) -> None:
+    """As a connection that is closed by its own command."""
+    prompt: PromptFuture[int] = PromptFuture(loop=asyncio.get_running_loop())
+    ended = asyncio.Event()
+    ends: list[Any] = []
+
+    async def ask() -> int:
+        if not is_prompt:
+            await asyncio.sleep(0)
+        await prompt
+        driven.cancel()
+        await asyncio.sleep(0)
+        return 1
+
+    _, driven = run_promptly(ask())
+    assert driven is not None
+    driven.on_end = lambda *end: (ends.append(end), ended.set())
+    await asyncio.sleep(0)
+    prompt.settle(1)
+    await asyncio.wait_for(ended.wait(), 5)
+
+    assert ends == [(1, None)]
+
+
+async def test_nothing_is_left_to_the_collector() -> None:
+    """A wait that is over is freed at once: what remains would be looked for, publish after publish."""
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(100):
+            future: PromptFuture[int] = PromptFuture(loop=asyncio.get_running_loop())
+
+            async def ask(future: PromptFuture[int] = future) -> int:
+                return await future
+
+            _, driven = run_promptly(ask())
+            assert driven is not None
+            driven.on_end = lambda *_: None
+            future.settle(1)
+            del future, driven, ask
+        assert gc.collect() < 100
+    finally:
+        gc.enable()
