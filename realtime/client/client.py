@@ -254,7 +254,8 @@ class Client:
                             await self._ahead.ended()
                         if self._ahead.publish(command):
                             continue
-                    await self._publishes_ended()
+                    if self._ahead is not None:
+                        await self._ahead.ended()
                     reply = await _HANDLERS[method](self, command)
                 except Disconnect:
                     raise
