@@ -25,16 +25,16 @@ class PromptFuture(asyncio.Future[T]):
         """Set the result; nothing happens if the waiter was cancelled."""
         if not self.done():
             self.set_result(result)
-            self._resume()
+            resume = self.resume
+            if resume is not None:
+                self.resume = None  # the waiter refers to this: both are to be freed at once
+                resume()
 
     def fail(self, error: Exception) -> None:
         """Set an exception; nothing happens if the waiter was cancelled."""
         if not self.done():
             self.set_exception(error)
-            self._resume()
-
-    def _resume(self) -> None:
-        resume = self.resume
-        if resume is not None:
-            self.resume = None  # the waiter refers to this: both are to be freed at once
-            resume()
+            resume = self.resume
+            if resume is not None:
+                self.resume = None
+                resume()

@@ -100,7 +100,7 @@ class Driven(Generic[T]):
                 waited.cancel()
         elif waited.cancel():
             waited.resume = None
-            asyncio.get_running_loop().call_soon(self._go_on)
+            waited.get_loop().call_soon(self._go_on)
 
     def _go_on(self) -> None:
         try:
