@@ -3,7 +3,7 @@ One connection: it reads commands, carries them out in order, and writes.
 
 A transport hands in what it read by ``on_message`` and owns the socket; everything about the protocol is here and
 below. Commands of one connection run one after the other; one that has to wait holds back those behind it, and the
-transport stops reading meanwhile.
+transport stops reading meanwhile. Only publishes may be on their way together (``realtime.client.ahead``).
 """
 
 from __future__ import annotations
