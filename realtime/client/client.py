@@ -3,7 +3,7 @@ One connection: it reads commands, carries them out in order, and writes.
 
 A transport hands in what it read by ``on_message`` and owns the socket; everything about the protocol is here and
 below. Commands of one connection run one after the other; one that has to wait holds back those behind it, and the
-transport stops reading meanwhile.
+transport stops reading meanwhile. Only publishes may be on their way together (``realtime.client.ahead``).
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 from msgspec import structs
 
 from realtime.client import connecting, map_presence, maps, requests, subscribing
+from realtime.client.ahead import Ahead
 from realtime.namespaces.options import MAP_TYPES
-from realtime.node.eager import run_eagerly
+from realtime.node.eager import Driven, current_task, run_promptly
 from realtime.protocol import errors
 from realtime.protocol.errors import ClientError, Disconnect, EngineError, InternalError
 from realtime.protocol.framing import MalformedFrame
@@ -116,6 +117,7 @@ class Client:
     """
 
     __slots__ = (
+        "_ahead",
         "_inbox",
         "_ping_slot",
         "_task",
@@ -165,7 +167,8 @@ class Client:
         self.buffer_size = transport.buffer_size
         self.is_closed = False
         self.is_paused = False
-        self._task: asyncio.Task[Any] | None = None
+        self._task: asyncio.Task[Any] | Driven[Any] | None = None
+        self._ahead: Ahead | None = None
         self._inbox: deque[bytes] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._ping_slot = self._tick_slot = -1
@@ -216,16 +219,16 @@ class Client:
 
     def _start(self, data: bytes) -> bool:
         """Begin with a frame; say whether it has to wait for something."""
-        _, task = run_eagerly(self._carry_out(data))
-        if task is not None:
-            self._task = task
-            task.add_done_callback(self._continue)
-        return task is not None
+        _, driven = run_promptly(self._carry_out(data))
+        if driven is not None:
+            self._task = driven
+            driven.on_end = self._continue
+        return driven is not None
 
-    def _continue(self, task: asyncio.Task[None]) -> None:
+    def _continue(self, _: None, error: BaseException | None) -> None:
         self._task = None
-        if not task.cancelled() and task.exception() is not None:
-            logger.error("a connection's task failed", exc_info=task.exception())
+        if isinstance(error, Exception):
+            logger.error("a connection's task failed", exc_info=error)
         while self._inbox and not self.is_closed:
             if self._start(self._inbox.popleft()):
                 return
@@ -244,10 +247,20 @@ class Client:
                 if method is PONG:
                     continue
                 try:
+                    if method == "publish" and self.node.broker.is_remote:
+                        if self._ahead is None:
+                            self._ahead = Ahead(self)
+                        elif self._ahead.is_full:
+                            await self._ahead.ended()
+                        if self._ahead.publish(command):
+                            continue
+                    if self._ahead is not None:
+                        await self._ahead.ended()
                     reply = await _HANDLERS[method](self, command)
                 except Disconnect:
                     raise
                 except Exception as error:  # noqa: BLE001 -- judge logs what is no refusal
+                    await self._publishes_ended()
                     self._refuse(command, method, error)
                 else:
                     if reply is not None:
@@ -255,10 +268,16 @@ class Client:
                 if self.is_closed:
                     return
         except MalformedFrame:
+            await self._publishes_ended()
             if session.state is not SessionState.UNUSABLE:
                 self.disconnect(*errors.BAD_REQUEST)
         except Disconnect as end:
+            await self._publishes_ended()
             self.disconnect(end.code, end.reason)
+
+    async def _publishes_ended(self) -> None:
+        if self._ahead is not None:
+            await self._ahead.ended()
 
     def judge(self, failure: Exception, method: str) -> ClientError:
         """Return what the client is told of a failure; one that is no refusal is logged."""
@@ -270,16 +289,16 @@ class Client:
         logger.error("%s failed", what, exc_info=failure, extra=facts)
         return InternalError()
 
-    def _refuse(self, command: Command, method: str, failure: Exception) -> None:
+    def refusal(self, command: Command, method: str, failure: Exception) -> bytes:
+        """Encode what the client is told of a failure."""
         error = self.judge(failure, method)
+        told = Error(code=error.code, message=error.message, temporary=error.temporary)
+        return self.wire.encode_reply(Reply(id=command.id, error=told))
+
+    def _refuse(self, command: Command, method: str, failure: Exception) -> None:
         if method == "connect":
             self.session.state = SessionState.UNUSABLE
-        self.send(
-            Reply(
-                id=command.id,
-                error=Error(code=error.code, message=error.message, temporary=error.temporary),
-            )
-        )
+        self.write_checked(self.refusal(command, method, failure))
 
     # --- writing ---------------------------------------------------------------------------------
 
@@ -499,6 +518,8 @@ class Client:
         """End the connection; may be called twice."""
         if self.is_closed:
             return
+        if self._ahead is not None and (due := self._ahead.take()):
+            self.write(due)  # it would have been, with the loop's next turn
         self.transport.close(code, reason)
         logger.debug(
             "disconnected",
@@ -526,12 +547,5 @@ class Client:
         for subscription in tuple(session.subscriptions.values()):
             self.drop(subscription)
         self._inbox = None
-        if self._task is not None and self._task is not _current_task():
+        if self._task is not None and self._task is not current_task():
             self._task.cancel()
-
-
-def _current_task() -> asyncio.Task[Any] | None:
-    try:
-        return asyncio.current_task()
-    except RuntimeError:
-        return None

@@ -42,22 +42,28 @@ async def publish(client: Client, command: Command) -> None:
     """Publish to a channel."""
     request = command.publish
     assert request is not None
-    session, node = client.session, client.node
+    node = client.node
     channel = check_channel(node.table, request.channel)
     if request.type:
         await _write_map(client, channel, request)
     else:
-        authorize_publish(
-            channel,
-            data=request.data,
-            user=session.user,
-            is_subscribed=session.is_subscribed(channel.name),
-            is_insecure=node.options.client.insecure,
-        )
-        # A copy, since the payload is a view of the whole frame, which history would keep alive.
-        publication = Publication(data=request.data.copy(), info=session.client_info(channel.name))
+        publication = publication_of(client, channel, request)
         await node.publish(channel, publication, plain_options(channel.publish_options))
     client.write_checked(client.wire.encode_published(command.id))
+
+
+def publication_of(client: Client, channel: Channel, request: PublishRequest) -> Publication:
+    """Make what a client publishes, which it must be allowed to."""
+    session = client.session
+    authorize_publish(
+        channel,
+        data=request.data,
+        user=session.user,
+        is_subscribed=session.is_subscribed(channel.name),
+        is_insecure=client.node.options.client.insecure,
+    )
+    # A copy, since the payload is a view of the whole frame, which history would keep alive.
+    return Publication(data=request.data.copy(), info=session.client_info(channel.name))
 
 
 async def _write_map(client: Client, channel: Channel, request: PublishRequest) -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from realtime.client import connecting
 from realtime.client.client import Client, Transport
-from realtime.node.eager import run_eagerly
+from realtime.node.eager import run_eagerly, run_promptly
 from realtime.protocol import errors
 from realtime.protocol.errors import (
     ClientError,
@@ -110,10 +110,10 @@ class UnidirectionalClient(Client):
         if self.has_request or self.is_closed:
             return
         self.has_request = True
-        _, task = run_eagerly(self._connect_or_end(request))
-        if task is not None:
-            self._task = task
-            task.add_done_callback(self._continue)
+        _, driven = run_promptly(self._connect_or_end(request))
+        if driven is not None:
+            self._task = driven
+            driven.on_end = self._continue
 
     async def let_in(self, request: ConnectRequest) -> Refusal | None:
         """

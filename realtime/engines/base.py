@@ -13,7 +13,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 
@@ -185,15 +185,26 @@ class NobodyListens:
         pass
 
 
+class Answer(Protocol):
+    """Who is told the outcome of what was begun; neither may raise."""
+
+    def settle(self, result: Any, /) -> None:
+        """Take the backend's reply."""
+
+    def fail(self, error: Exception, /) -> None:
+        """Take the error."""
+
+
 class Broker(Protocol):
     """
     PUB/SUB between nodes, and the streams.
 
     Append and fan-out of one publish are one atomic step per channel. ``is_reliable`` means that a subscribed
-    node sees every publication, so that positions need no periodic check.
+    node sees every publication, so that positions need no periodic check; ``is_remote``, that a publish has to wait.
     """
 
     is_reliable: bool
+    is_remote: bool
 
     async def start(self, events: BrokerEvents) -> None:
         """Connect; from now on ``events`` is called."""
@@ -221,6 +232,20 @@ class Broker(Protocol):
 
         The order is normative: idempotency, history off, previous for delta, version guard, append and trim,
         remember the result, fan out (``streams-and-state`` 2.2). ``publication.offset`` is set by the broker.
+        """
+
+    def publish_ahead(
+        self, channel: str, publication: Publication, options: PublishOptions, answer: Answer
+    ) -> bool:
+        """
+        Begin a publish that none can overtake that is begun later, if there is such a way and there is room.
+
+        Returns:
+            Whether it is begun, and ``answer`` will be told, once and not before this returns.
+
+        Raises:
+            EngineError: The backend is away.
+
         """
 
     async def publish_join(self, channel: str, info: ClientInfo) -> None:

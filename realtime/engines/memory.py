@@ -30,6 +30,7 @@ from msgspec.structs import replace
 
 from realtime.engines.base import (
     NO_POSITION,
+    Answer,
     BrokerEvents,
     History,
     HistoryFilter,
@@ -107,6 +108,7 @@ class MemoryEngine:
     """
 
     is_reliable = True
+    is_remote = False
 
     def __init__(
         self,
@@ -210,6 +212,12 @@ class MemoryEngine:
             published_at=now,
         )
         return PublishOutcome(top)
+
+    def publish_ahead(
+        self, channel: str, publication: Publication, options: PublishOptions, answer: Answer
+    ) -> bool:
+        """Leave it to ``publish``: nothing waits here."""
+        return False
 
     async def publish_join(self, channel: str, info: ClientInfo) -> None:
         """Tell the node's subscribers."""

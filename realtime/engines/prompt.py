@@ -15,25 +15,26 @@ class PromptFuture(asyncio.Future[T]):
     A future like any other, except for one waiter that sets ``resume``.
 
     That one (``realtime.node.eager.Driven``) is called by ``settle`` and ``fail`` themselves. An ordinary future's
-    callbacks, and the task behind them, come one and two turns of the loop later and cost 10 µs.
+    callbacks, and the task behind them, come one and two turns of the loop later and cost 10 µs. There is no ``__init__``
+    here: it would double the 0.4 µs that making one takes.
     """
 
-    __slots__ = ("resume",)
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        super().__init__(loop=loop)
-        self.resume: Callable[[], Any] | None = None
+    resume: Callable[[], Any] | None = None
 
     def settle(self, result: T) -> None:
         """Set the result; nothing happens if the waiter was cancelled."""
         if not self.done():
             self.set_result(result)
-            if self.resume is not None:
-                self.resume()
+            resume = self.resume
+            if resume is not None:
+                self.resume = None  # the waiter refers to this: both are to be freed at once
+                resume()
 
     def fail(self, error: Exception) -> None:
         """Set an exception; nothing happens if the waiter was cancelled."""
         if not self.done():
             self.set_exception(error)
-            if self.resume is not None:
-                self.resume()
+            resume = self.resume
+            if resume is not None:
+                self.resume = None
+                resume()

@@ -73,7 +73,7 @@ class Driven(Generic[T]):
 
     """
 
-    __slots__ = ("_coroutine", "on_end")
+    __slots__ = ("_coroutine", "_waited", "on_end")
 
     on_end: Callable[[T | None, BaseException | None], object]
 
@@ -86,9 +86,21 @@ class Driven(Generic[T]):
             # What a task does with a future that it is given to wait for.
             waited._asyncio_future_blocking = False  # noqa: SLF001 -- the protocol of awaitables
             waited.resume = self._go_on
+            self._waited: PromptFuture[Any] | asyncio.Task[T] = waited
             return
         task = asyncio.get_running_loop().create_task(_as_coroutine(self._coroutine, waited))
         task.add_done_callback(self._end_with_task)
+        self._waited = task
+
+    def cancel(self) -> None:
+        """Have ``CancelledError`` raised where it waits, with the loop's next turn; who cancels itself is left alone."""
+        waited = self._waited
+        if isinstance(waited, asyncio.Task):
+            if waited is not current_task():
+                waited.cancel()
+        elif waited.cancel():
+            waited.resume = None
+            waited.get_loop().call_soon(self._go_on)
 
     def _go_on(self) -> None:
         try:
@@ -107,6 +119,14 @@ class Driven(Generic[T]):
             self.on_end(None, error)
         else:
             self.on_end(task.result(), None)
+
+
+def current_task() -> asyncio.Task[Any] | None:
+    """Return the running task; ``None`` where there is none."""
+    try:
+        return asyncio.current_task()
+    except RuntimeError:
+        return None
 
 
 def run_promptly(coroutine: Coroutine[Any, Any, T]) -> tuple[T | None, Driven[T] | None]:

@@ -68,6 +68,7 @@ if TYPE_CHECKING:
     from realtime.conf.options import ProcessOptions
     from realtime.conf.snapshot import Configuration
     from realtime.engines.base import (
+        Answer,
         Broker,
         ControlBus,
         History,
@@ -364,6 +365,14 @@ class Node:
         """Publish once, when awaited; raises ``EngineError``."""
         self.publications += 1
         return self.broker.publish(channel.name, publication, options)
+
+    def publish_ahead(
+        self, channel: Channel, publication: Publication, options: PublishOptions, answer: Answer
+    ) -> bool:
+        """Publish once where nothing that follows can overtake it; see ``Broker.publish_ahead``."""
+        is_begun = self.broker.publish_ahead(channel.name, publication, options, answer)
+        self.publications += is_begun
+        return is_begun
 
     async def publish_polled(self, value: KeyPublish) -> None:
         """Tell all nodes that track a key of a shared poll its value; raises ``EngineError``."""

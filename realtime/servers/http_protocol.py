@@ -58,6 +58,13 @@ _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _WEBSOCKET = b"websocket"
 
 
+class _NobodyWaits:
+    """An event in place of ``asyncio.Event``, which takes 1 µs to make."""
+
+    def set(self) -> None:
+        """Wake nobody: a lane request's body is there before it is under way."""
+
+
 class _LaneCycle:
     """
     A lane request under way, in the place of uvicorn's ``RequestResponseCycle``.
@@ -66,11 +73,12 @@ class _LaneCycle:
     and what is to happen on shutdown and when the peer leaves.
     """
 
+    message_event = _NobodyWaits()
+
     __slots__ = (
         "body",
         "disconnected",
         "keep_alive",
-        "message_event",
         "more_body",
         "request",
         "response_complete",
@@ -82,8 +90,7 @@ class _LaneCycle:
         self.response_complete = False
         self.disconnected = False
         self.more_body = False
-        self.body = bytearray()
-        self.message_event = asyncio.Event()
+        self.body = b""
 
 
 class _Request:

@@ -37,6 +37,8 @@ async def measure(rounds: int = ROUNDS) -> dict[str, float]:
         "fan_out": paths.fan_out(node),
         "connect": paths.connect(node),
         "inbound_publish": await paths.inbound_publish(node),
+        "redis_publish": paths.redis_publish(),
+        "redis_delivery": paths.redis_delivery(node),
     }
     least = dict.fromkeys((*batches, "calibration"), sys.maxsize)
     gc.collect()

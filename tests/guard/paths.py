@@ -11,6 +11,7 @@ import asyncio
 import struct
 from collections.abc import Callable
 from itertools import count
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -20,6 +21,13 @@ from uvicorn.config import Config
 from api.lane import DirectLane
 from realtime.client.client import Client
 from realtime.conf.options import ProcessOptions
+from realtime.engines.base import NO_OPTIONS
+from realtime.engines.redis.broker import RedisBroker
+from realtime.engines.redis.ears import BrokerEars
+from realtime.engines.redis.encoding import channel_field, publication_head
+from realtime.engines.redis.keys import Naming
+from realtime.engines.redis.link import Link, SubscriptionLink
+from realtime.node.eager import run_promptly
 from realtime.node.node import Node
 from realtime.protocol.messages import Publication, StreamPosition
 from realtime.protocol.wire import FRAMES_JSON
@@ -225,5 +233,78 @@ async def inbound_publish(node: Node) -> Batch:
         for _ in range(100):
             protocol.data_received(frame)
         assert transport.count - before == 100
+
+    return batch
+
+
+class _Owner:
+    """Who uses the links to a Redis that is none: it hears what is published, and nothing else happens."""
+
+    message_kind = b"message"
+
+    def __init__(self, on_message: Callable[[bytes, bytes], None]) -> None:
+        self.on_message = on_message
+
+
+class _Shard:
+    """A shard whose commands go nowhere, with what the broker asks of one."""
+
+    is_cluster = False
+    lane = None
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+
+    def publish(self, name: bytes, payload: bytes) -> Any:
+        """Send, as the real one does."""
+        return self._link.call(b"PUBLISH", name, payload)
+
+
+def redis_publish() -> Batch:
+    """Publishes to Redis that are on their way together, from the broker to the socket and back to who waits."""
+    link = Link(_Owner(lambda *_: None))  # type: ignore[arg-type]  # it is not lost
+    link.connection_made(FakeTransport())
+    layer: Any = SimpleNamespace(shards=(_Shard(link),))
+    broker = RedisBroker(layer, Naming("guard"))
+    publication = Publication(data=Raw(_DATA))
+    ends: list[Any] = []
+
+    def end(outcome: Any, _: Any) -> None:
+        ends.append(outcome)
+
+    def batch() -> None:
+        for _ in range(100):
+            _, driven = run_promptly(broker.publish("a", publication, NO_OPTIONS))
+            assert driven is not None
+            driven.on_end = end
+        link.data_received(b":1\r\n" * 100)
+        assert len(ends) == 100
+        ends.clear()
+
+    return batch
+
+
+def redis_delivery(node: Node) -> Batch:
+    """Messages of Redis, ten in a read, to the one subscriber of their channel."""
+    transport = FakeTransport()
+    client = Client(node, Session("redis"), FRAMES_JSON, transport, transport_name="websocket")
+    client.on_message(_CONNECT, True)
+    client.on_message(b'{"id":2,"subscribe":{"channel":"heard"}}', True)
+    ears = BrokerEars(node)
+    link = SubscriptionLink(
+        _Owner(lambda _, payload: ears.on_group_message("heard", payload))  # type: ignore[arg-type]  # it is not lost
+    )
+    link.is_greeted = True
+    publication = Publication(data=Raw(_DATA))
+    payload = publication_head(channel_field("heard"), publication, len(_DATA), 1.0, 0) + _DATA
+    read = b"*3\r\n$7\r\nmessage\r\n$5\r\ngroup\r\n$%d\r\n%b\r\n" % (len(payload), payload) * 10
+    hub = node.hub
+
+    def batch() -> None:
+        before = transport.count
+        for _ in range(20):
+            link.data_received(read)
+            hub.flush()
+        assert transport.count - before == 20
 
     return batch

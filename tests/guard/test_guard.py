@@ -31,5 +31,12 @@ async def test_every_path_is_measured() -> None:
     """Each checks by itself that it did what it is named for."""
     figures = await measure(rounds=1)
 
-    assert sorted(figures) == ["api_publish", "connect", "fan_out", "inbound_publish"]
+    assert sorted(figures) == [
+        "api_publish",
+        "connect",
+        "fan_out",
+        "inbound_publish",
+        "redis_delivery",
+        "redis_publish",
+    ]
     assert all(0.1 < figure < 100 for figure in figures.values())

@@ -16,6 +16,7 @@ import msgspec
 
 from realtime.engines.base import (
     NO_POSITION,
+    Answer,
     BrokerEvents,
     History,
     HistoryFilter,
@@ -73,6 +74,7 @@ class RedisBroker:
     """
 
     is_reliable = False
+    is_remote = True
 
     def __init__(
         self,
@@ -145,15 +147,10 @@ class RedisBroker:
     ) -> PublishOutcome:
         """Append (where the options keep history) and fan out, in one step."""
         route = self._route(channel)
-        data = bytes(publication.data)
-        size = len(data)
-        now = self._clock()
         key = options.idempotency_key
         if options.history_size > 0 and options.history_ttl > 0:
-            return await self._append(route, publication, data, options, now)
-        tail = DELTA_FIELD if options.delta else b""
-        head = publication_head(route.field, publication, size, now, 1 if tail else 0)
-        message = b"%b%b%b" % (head, data, tail)
+            return await self._append(route, publication, options)
+        message = self._message(route, publication, options)
         group_channel = route.keys.group_channel
         if not key:
             await route.shard.publish(group_channel, message)
@@ -165,15 +162,39 @@ class RedisBroker:
         )
         return _outcome(reply)
 
+    def publish_ahead(
+        self, channel: str, publication: Publication, options: PublishOptions, answer: Answer
+    ) -> bool:
+        """
+        Begin a publish outside of streams.
+
+        Scripts are none of it: one that Redis has forgotten is sent again, behind what was sent meanwhile.
+        """
+        route = self._route(channel)
+        lane = route.shard.lane
+        if lane is None or options.has_history or options.idempotency_key:
+            return False
+        message = self._message(route, publication, options)
+        lane.send(answer, b"PUBLISH", route.keys.group_channel, message)
+        return True
+
+    def _message(self, route: _Route, publication: Publication, options: PublishOptions) -> bytes:
+        """Encode what is said of a publication that enters no stream."""
+        data = bytes(publication.data)
+        now = self._clock()
+        if options.delta:
+            head = publication_head(route.field, publication, len(data), now, 1)
+            return b"%b%b%b" % (head, data, DELTA_FIELD)
+        return publication_head(route.field, publication, len(data), now, 0) + data
+
     async def _append(
         self,
         route: _Route,
         publication: Publication,
-        data: bytes,
         options: PublishOptions,
-        now: float,
     ) -> PublishOutcome:
         keys, shard = route.keys, route.shard
+        data = bytes(publication.data)
         size = len(data)
         fields = _OFFSET_FIELDS + _DELTA_FIELDS if options.delta else _OFFSET_FIELDS
         stored_head, stored_rest = stored_parts(publication, size)
@@ -181,7 +202,7 @@ class RedisBroker:
             data,
             stored_head,
             stored_rest,
-            publication_head(route.field, publication, size, now, fields),
+            publication_head(route.field, publication, size, self._clock(), fields),
             b"1" if options.delta else b"0",
             options.history_size,
             ms(options.history_ttl),

@@ -66,6 +66,7 @@ class ClusterShard:
 
     is_cluster = True
     publish_command = b"SPUBLISH"
+    lane = None  # what is redirected is carried out later than what was sent behind it
 
     def __init__(self, deployment: Deployment, listener: ShardListener) -> None:
         self.deployment = deployment

@@ -15,6 +15,8 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
+from realtime.engines.base import Answer
+from realtime.engines.prompt import PromptFuture
 from realtime.engines.redis.addresses import Endpoint
 from realtime.engines.redis.link import (
     GONE,
@@ -263,6 +265,11 @@ class CommandConnection(_Connection):
         """Whether commands can be sent."""
         return self._link is not None
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether so many commands wait that one should wait its turn that can."""
+        return self._link is not None and self._link.is_busy
+
     def call(self, *args: bytes | str | float) -> asyncio.Future[Any]:
         """
         Send a command.
@@ -278,7 +285,14 @@ class CommandConnection(_Connection):
         link = self._link
         if link is None:
             raise EngineError(AWAY) from self.failure
-        return link.call(pack(*args))
+        return link.call(*args)
+
+    def send(self, answer: Answer, *args: bytes | str | float) -> None:
+        """Do as ``call``, and tell ``answer`` what that would return."""
+        link = self._link
+        if link is None:
+            raise EngineError(AWAY) from self.failure
+        link.send(answer, args)
 
     async def _use(self, link: Link) -> None:
         async with asyncio.timeout(self._io_timeout):
@@ -306,12 +320,33 @@ class CommandConnection(_Connection):
 class _Batch:
     """One command and the names that Redis has yet to confirm."""
 
-    __slots__ = ("future", "kind", "names")
+    __slots__ = ("error", "is_over", "kind", "names", "waiters")
 
-    def __init__(self, kind: bytes, names: Iterable[bytes], future: asyncio.Future[None]) -> None:
+    def __init__(self, kind: bytes, names: Iterable[bytes]) -> None:
         self.kind = kind
         self.names = set(names)
-        self.future = future
+        self.waiters: list[PromptFuture[None]] = []
+        self.is_over = False
+        self.error: Exception | None = None
+
+    async def confirmed(self) -> None:
+        """Return when Redis has confirmed all names; raises ``EngineError``."""
+        if not self.is_over:
+            # Each has its own: who gives up must not take it from the others, and a shield for that would cost 4 µs.
+            waiter: PromptFuture[None] = PromptFuture(loop=asyncio.get_running_loop())
+            self.waiters.append(waiter)
+            await waiter
+        elif self.error is not None:
+            raise self.error
+
+    def end(self, error: Exception | None = None) -> None:
+        """Tell those who wait."""
+        self.is_over, self.error = True, error
+        for waiter in self.waiters:
+            if error is None:
+                waiter.settle(None)
+            else:
+                waiter.fail(error)
 
 
 class SubscriptionConnection(_Connection):
@@ -363,7 +398,7 @@ class SubscriptionConnection(_Connection):
         self._on_restored = on_restored
         self._on_dropped = on_dropped
         self._wanted: dict[bytes, None] = {}
-        self._joining: dict[bytes, asyncio.Future[None]] = {}
+        self._joining: dict[bytes, _Batch] = {}
         self._batches: deque[_Batch] = deque()
         self._link: SubscriptionLink | None = None
         self._was_lost = False
@@ -388,10 +423,10 @@ class SubscriptionConnection(_Connection):
         """
         if name in self._wanted and self._link is not None:
             return
-        waiter = self._joining.get(name)
-        if waiter is None:
-            waiter = self._joining[name] = self._ask(self._subscribe_kind, (name,))
-        await asyncio.shield(waiter)
+        batch = self._joining.get(name)
+        if batch is None:
+            batch = self._joining[name] = self._ask(self._subscribe_kind, (name,))
+        await batch.confirmed()
 
     def keeps(self, name: bytes) -> bool:
         """Say whether a name is subscribed, and will be with each connection to come."""
@@ -404,9 +439,9 @@ class SubscriptionConnection(_Connection):
         del self._wanted[name]
         if self._link is None:
             return
-        await self._ask(self._unsubscribe_kind, (name,))
+        await self._ask(self._unsubscribe_kind, (name,)).confirmed()
 
-    def _ask(self, kind: bytes, names: tuple[bytes, ...]) -> asyncio.Future[None]:
+    def _ask(self, kind: bytes, names: tuple[bytes, ...]) -> _Batch:
         link = self._link
         if link is None:
             raise EngineError(AWAY) from self.failure
@@ -415,14 +450,11 @@ class SubscriptionConnection(_Connection):
             raise EngineError(message)
         return self._ask_on(link, kind, names)
 
-    def _ask_on(
-        self, link: SubscriptionLink, kind: bytes, names: tuple[bytes, ...]
-    ) -> asyncio.Future[None]:
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        future.add_done_callback(_retrieve)
-        self._batches.append(_Batch(kind, names, future))
-        link.ask(pack(kind, *names))
-        return future
+    def _ask_on(self, link: SubscriptionLink, kind: bytes, names: tuple[bytes, ...]) -> _Batch:
+        batch = _Batch(kind, names)
+        self._batches.append(batch)
+        link.ask(pack((kind, *names)))
+        return batch
 
     async def close(self) -> None:
         """Disconnect, without calling that a loss; may be called twice."""
@@ -446,8 +478,7 @@ class SubscriptionConnection(_Connection):
         if batch.names:
             return 0
         self._batches.popleft()
-        if not batch.future.done():
-            batch.future.set_result(None)
+        batch.end()
         return 1
 
     def on_refused(self, error: RedisError) -> None:
@@ -457,20 +488,18 @@ class SubscriptionConnection(_Connection):
         batch = self._batches.popleft()
         for name in batch.names:
             self._joining.pop(name, None)
-        if not batch.future.done():
-            batch.future.set_exception(error)
+        batch.end(error)
 
     def on_link_lost(self, link: Link, cause: Exception | None) -> None:
-        """Fail what waits, and tell."""
+        """Tell, and fail what waits."""
         self._joining.clear()
         batches, self._batches = self._batches, deque()
-        for batch in batches:
-            if not batch.future.done():
-                batch.future.set_exception(gone(cause))
         if self._link is not None:
             self._link = None
             self._was_lost = True
             self._on_lost()
+        for batch in batches:
+            batch.end(gone(cause))
 
     # --- life of a connection -------------------------------------------------------------------------
 
@@ -488,9 +517,9 @@ class SubscriptionConnection(_Connection):
                 self._ask_on(link, self._subscribe_kind, names[at : at + size])
                 for at in range(0, len(names), size)
             ]
-            for number, future in enumerate(asked):
+            for number, batch in enumerate(asked):
                 try:
-                    await future
+                    await batch.confirmed()
                 except RedisError:
                     if self._on_dropped is None:
                         raise
@@ -519,9 +548,3 @@ class SubscriptionConnection(_Connection):
             self._is_probing = True
             link.probe()
         return silence >= PROBE_AFTER + self._io_timeout
-
-
-def _retrieve(future: asyncio.Future[None]) -> None:
-    """Look at a result whose waiters may all be gone."""
-    if not future.cancelled():
-        future.exception()

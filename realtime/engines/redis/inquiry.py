@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from realtime.engines.redis.addresses import Endpoint
-from realtime.engines.redis.link import Link, greet, open_link, pack
+from realtime.engines.redis.link import Link, greet, open_link
 
 
 async def call_once(
@@ -29,7 +29,7 @@ async def call_once(
     """
     async with _link_to(endpoint, connect_timeout, io_timeout) as link:
         await greet(link, endpoint, force_resp2=force_resp2)
-        return await link.call(pack(*args))
+        return await link.call(*args)
 
 
 async def greet_once(

@@ -9,9 +9,9 @@ script may touch them.
 
 from __future__ import annotations
 
+from functools import cached_property
 from hashlib import blake2b
-
-import msgspec
+from typing import Protocol
 
 
 _FNV_OFFSET = 0xCBF29CE484222325
@@ -48,29 +48,89 @@ def shard_of(channel: str, count: int) -> int:
     return bucket
 
 
-class GroupNames(msgspec.Struct, frozen=True, gc=False):
+class GroupNames(Protocol):
     """Of a channel's group: its name, and the PUB/SUB channel that it is in Redis."""
 
-    group: str
-    group_channel: bytes
+    @property
+    def group(self) -> str: ...
+
+    @property
+    def group_channel(self) -> bytes: ...
 
 
-class ChannelKeys(GroupNames, frozen=True, gc=False):
-    """All names of one channel."""
+class ChannelKeys:
+    """
+    All names of one channel.
 
-    stream: bytes
-    stream_meta: bytes
-    list: bytes
-    list_meta: bytes
-    result: bytes
-    presence: bytes
-    presence_expire: bytes
-    presence_users: bytes
-    presence_users_expire: bytes
+    Keys are named when they are first asked for: a subscribe to a channel without history needs none of them, and all would
+    take 6 µs.
+
+    Args:
+        prefix: Of all names.
+        channel: Whose names they are.
+        is_cluster: Whether they must hash to one slot.
+
+    """
+
+    def __init__(self, prefix: str, channel: str, *, is_cluster: bool) -> None:
+        self.group = group_of(channel)
+        tagged = f"{{{self.group}}}" if is_cluster else self.group
+        self.group_channel = f"{prefix}__group__{tagged}".encode()
+        self._prefix = prefix
+        self._channel = channel
+        self._tag = f"{tagged}." if is_cluster else ""
+
+    def _record(self, kind: str) -> bytes:
+        return f"{self._prefix}.{kind}.{self._tag}{self._channel}".encode()
+
+    def _stored(self, kind: str) -> bytes:
+        # Records are below "meta.": a channel of that name steps aside, and so does one that steps there.
+        aside = "." if self._channel.startswith((".", "meta.")) else ""
+        return f"{self._prefix}.{kind}.{self._tag}{aside}{self._channel}".encode()
+
+    @cached_property
+    def stream(self) -> bytes:
+        """The stream."""
+        return self._stored("stream")
+
+    @cached_property
+    def stream_meta(self) -> bytes:
+        """What is known of the stream."""
+        return self._record("stream.meta")
+
+    @cached_property
+    def list(self) -> bytes:
+        """The stream as a list."""
+        return self._stored("list")
+
+    @cached_property
+    def list_meta(self) -> bytes:
+        """What is known of the list."""
+        return self._record("list.meta")
+
+    @cached_property
+    def presence(self) -> bytes:
+        """Who is there."""
+        return self._record("presence.data")
+
+    @cached_property
+    def presence_expire(self) -> bytes:
+        """Until when each is there."""
+        return self._record("presence.expire")
+
+    @cached_property
+    def presence_users(self) -> bytes:
+        """How many connections each user has there."""
+        return self._record("presence.user.clients")
+
+    @cached_property
+    def presence_users_expire(self) -> bytes:
+        """Until when each user is there."""
+        return self._record("presence.user.expire")
 
     def result_of(self, idempotency_key: str) -> bytes:
         """Name the remembered result of a publish."""
-        return self.result + idempotency_key.encode()
+        return f"{self._prefix}.result.{self._tag or f'{self.group}.'}{idempotency_key}".encode()
 
 
 class Naming:
@@ -90,24 +150,7 @@ class Naming:
 
     def channel(self, channel: str) -> ChannelKeys:
         """Make a channel's names."""
-        prefix, group = self._prefix, group_of(channel)
-        tag = f"{{{group}}}." if self._is_cluster else ""
-        named = tag + channel
-        # The records are below "meta.": a channel of that name steps aside, and so does one that steps there.
-        stored = tag + (f".{channel}" if channel.startswith((".", "meta.")) else channel)
-        names = (
-            f"{prefix}__group__{{{group}}}" if self._is_cluster else f"{prefix}__group__{group}",
-            f"{prefix}.stream.{stored}",
-            f"{prefix}.stream.meta.{named}",
-            f"{prefix}.list.{stored}",
-            f"{prefix}.list.meta.{named}",
-            f"{prefix}.result.{{{group}}}." if self._is_cluster else f"{prefix}.result.{group}.",
-            f"{prefix}.presence.data.{named}",
-            f"{prefix}.presence.expire.{named}",
-            f"{prefix}.presence.user.clients.{named}",
-            f"{prefix}.presence.user.expire.{named}",
-        )
-        return ChannelKeys(group, *[name.encode() for name in names])
+        return ChannelKeys(self._prefix, channel, is_cluster=self._is_cluster)
 
     def node(self, node_id: str) -> bytes:
         """Name the PUB/SUB channel of one node."""

@@ -12,11 +12,12 @@ import asyncio
 import logging
 import socket
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeVar, cast
 
 from hiredis import Reader, ReplyError, pack_command
 
+from realtime.engines.base import Answer
 from realtime.engines.prompt import PromptFuture
 from realtime.engines.redis.addresses import Endpoint
 from realtime.protocol.errors import ConfigError, EngineError
@@ -28,6 +29,7 @@ MAX_PENDING = (
     1 << 15
 )  # commands; beyond it Redis is seconds behind, and the caller should hear of it
 MAX_UNSENT = 16 << 20  # bytes
+BUSY = MAX_PENDING >> 2  # commands; the rest is for those whose callers can't wait with them
 MINIMUM_VERSION = (6, 2)
 GONE = "the connection to Redis is gone"
 
@@ -57,7 +59,7 @@ class LinkOwner(Protocol):
     """Who uses a link."""
 
     def on_link_lost(self, link: Link, cause: Exception | None) -> None:
-        """Stop using it; its socket is gone and what waited for it has failed."""
+        """Stop using it; its socket is gone and what waits for it fails next."""
 
 
 class SubscriptionOwner(LinkOwner, Protocol):
@@ -75,13 +77,10 @@ class SubscriptionOwner(LinkOwner, Protocol):
         """Fail the oldest command."""
 
 
-def pack(*args: bytes | str | float) -> bytes:
-    """Write a command as Redis reads it."""
-    packed: bytes = pack_command(args)  # type: ignore[arg-type]  # its annotation has tuples of one
-    return packed
+pack: Callable[[Sequence[bytes | str | float]], bytes] = pack_command  # type: ignore[assignment]  # its annotation has tuples of one
+"""Writes a command as Redis reads it; given as a tuple."""
 
-
-_PING = pack("PING")
+_PING = pack(("PING",))
 
 
 # --- one socket -------------------------------------------------------------------------------------
@@ -100,7 +99,7 @@ class Link(asyncio.Protocol):
         self._owner = owner
         self._loop = asyncio.get_running_loop()
         self._reader = Reader(notEnoughData=_NOTHING)
-        self._pending: deque[PromptFuture[Any]] = deque()
+        self._pending: deque[Answer] = deque()
         self._out: list[bytes] = []
         self._is_full = False
         self._sent = 0
@@ -119,10 +118,11 @@ class Link(asyncio.Protocol):
         self._transport = None
         if not self.lost.done():
             self.lost.set_result(None)
-        pending, self._pending = self._pending, deque()
-        for future in pending:
-            future.fail(gone(exc))
+        # First, since who hears of a failure may have something else to send.
         self._owner.on_link_lost(self, exc)
+        pending, self._pending = self._pending, deque()
+        for answer in pending:
+            answer.fail(gone(exc))
 
     def pause_writing(self) -> None:
         self._is_full = True
@@ -137,24 +137,34 @@ class Link(asyncio.Protocol):
         count = 0
         while (reply := gets()) is not _NOTHING:
             count += 1
-            future = take()
+            answer = take()
             if isinstance(reply, ReplyError):
-                future.fail(RedisError(str(reply)))
+                answer.fail(RedisError(str(reply)))
             else:
-                future.settle(reply)
+                answer.settle(reply)
         self._received += count
 
-    def call(self, packed: bytes) -> asyncio.Future[Any]:
+    def call(self, *args: bytes | str | float) -> asyncio.Future[Any]:
+        """Do as ``send``; returns what its answer settles."""
+        future: PromptFuture[Any] = PromptFuture(loop=self._loop)
+        self.send(future, args)
+        return future
+
+    def send(self, answer: Answer, args: Sequence[bytes | str | float]) -> None:
         """Send a command with the others of this tick; raises ``EngineError`` when too much is waiting."""
         pending = self._pending
         if self._is_full or len(pending) >= MAX_PENDING:
             message = f"{len(pending)} commands are waiting for Redis already"
             raise EngineError(message)
-        future: PromptFuture[Any] = PromptFuture(self._loop)
-        pending.append(future)
+        packed = pack(args)
+        pending.append(answer)
         self._send(packed)
         self._sent += 1
-        return future
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether many commands wait."""
+        return self._is_full or len(self._pending) >= BUSY
 
     def _send(self, packed: bytes) -> None:
         out = self._out
@@ -282,7 +292,7 @@ async def greet(link: Link, endpoint: Endpoint, *, force_resp2: bool) -> dict[st
         if endpoint.client_name:
             command += ["SETNAME", endpoint.client_name]
         try:
-            server = _texts(await link.call(pack(*command)))
+            server = _texts(await link.call(*command))
         except RedisError as error:
             # A server or a proxy of before RESP3; a refusal of the credentials is final.
             if error.code not in ("ERR", "NOPROTO"):
@@ -290,16 +300,16 @@ async def greet(link: Link, endpoint: Endpoint, *, force_resp2: bool) -> dict[st
     if not server:
         server = await _greet_resp2(link, endpoint)
     if endpoint.db:
-        await link.call(pack("SELECT", endpoint.db))
+        await link.call("SELECT", endpoint.db)
     return server
 
 
 async def _greet_resp2(link: Link, endpoint: Endpoint) -> dict[str, Any]:
     if endpoint.password:
         names = (endpoint.username,) if endpoint.username else ()
-        await link.call(pack("AUTH", *names, endpoint.password))
+        await link.call("AUTH", *names, endpoint.password)
     if endpoint.client_name:
-        await link.call(pack("CLIENT", "SETNAME", endpoint.client_name))
+        await link.call("CLIENT", "SETNAME", endpoint.client_name)
     facts = await _facts(link)
     if not facts:
         return {}
@@ -316,7 +326,7 @@ async def run_id(link: Link) -> bytes:
 
 async def _facts(link: Link) -> dict[str, str]:
     try:
-        text = await link.call(pack("INFO", "server"))
+        text = await link.call("INFO", "server")
     except RedisError:
         return {}  # some hosted offerings have no INFO: go on without knowing
     lines = (line.partition(":") for line in text.decode(errors="replace").splitlines())

@@ -12,16 +12,20 @@ from __future__ import annotations
 import functools
 from itertools import count
 
+import msgspec
+
 from realtime.engines.redis.cluster import SLOTS, slot_of
-from realtime.engines.redis.keys import GroupNames, group_of, shard_of
+from realtime.engines.redis.keys import group_of, shard_of
 
 
 PARTITIONS = 64  # what is stored is found by it, so it can't be another number
 
 
-class MapKeys(GroupNames, frozen=True, gc=False):
+class MapKeys(msgspec.Struct, frozen=True, gc=False):
     """All names of one map."""
 
+    group: str
+    group_channel: bytes
     state: bytes
     order: bytes
     deadlines: bytes

@@ -7,7 +7,7 @@ when something may have been missed.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Collection, Sequence
+from collections.abc import Awaitable, Collection, Coroutine, Sequence
 from typing import Any, Protocol
 
 from realtime.engines.redis.addresses import Endpoint
@@ -68,10 +68,14 @@ class Shard(Protocol):
     ) -> Awaitable[Any]:
         """Run a script; there is at least one key, and all are of one slot."""
 
+    @property
+    def lane(self) -> CommandConnection | None:
+        """Return the connection that carries out all commands in the order they are sent, if there is one and few wait."""
+
     def publish(self, name: bytes, payload: bytes) -> Awaitable[Any]:
         """Publish to a PUB/SUB channel."""
 
-    async def subscribe(self, name: bytes) -> None:
+    def subscribe(self, name: bytes) -> Coroutine[Any, Any, None]:
         """Return when Redis has confirmed; from then on the name is kept subscribed."""
 
     async def unsubscribe(self, name: bytes) -> None:
@@ -158,13 +162,18 @@ class SingleShard:
                 raise
         return await self._commands.call(b"EVAL", script.text, len(keys), *keys, *args)
 
+    @property
+    def lane(self) -> CommandConnection | None:
+        """Return the only connection there is; away, it has room for an error."""
+        return None if self._commands.is_busy else self._commands
+
     def publish(self, name: bytes, payload: bytes) -> Awaitable[Any]:
         """Publish."""
         return self._commands.call(b"PUBLISH", name, payload)
 
-    async def subscribe(self, name: bytes) -> None:
+    def subscribe(self, name: bytes) -> Coroutine[Any, Any, None]:
         """Return when Redis has confirmed."""
-        await self._subscriptions.subscribe(name)
+        return self._subscriptions.subscribe(name)
 
     async def unsubscribe(self, name: bytes) -> None:
         """Stop."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import types
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -210,6 +211,12 @@ class Connection:
 
     def send_raw(self, frame: bytes) -> None:
         self.client.on_message(frame, True)
+
+    async def carried_out(self) -> None:
+        """Return when no command is being carried out any more."""
+        async with asyncio.timeout(30):
+            while self.client._task is not None:  # noqa: ASYNC110 -- nobody announces it
+                await asyncio.sleep(0)
 
     def received(self) -> list[Any]:
         """Return the messages since the last look."""

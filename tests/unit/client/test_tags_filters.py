@@ -154,7 +154,7 @@ async def test_what_is_held_back_while_subscribing_is_filtered(node, monkeypatch
         await publish(node, "doc:a", number)
 
     may_read.set()
-    await asyncio.wait_for(reader.connection.client._task, 30)
+    await reader.connection.carried_out()
     await publish(node, "doc:a", 5)
     reader.read()
 
@@ -345,7 +345,7 @@ async def test_what_comes_between_a_subscribe_and_the_end_of_its_connect_arrives
         await publish(node, "hist:quick", number)
 
     may_go.set()
-    await asyncio.wait_for(connection.client._task, 30)
+    await connection.carried_out()
     await publish(node, "hist:quick", 3)
 
     reply, *pushes = connection.received()

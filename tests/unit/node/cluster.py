@@ -75,6 +75,7 @@ class MemberEngine:
     """One node's connection to the backend."""
 
     is_reliable = False
+    is_remote = False
 
     def __init__(self, backend: Backend, node_id: str) -> None:
         self.backend = backend

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from typing import Any
 
 import pytest
@@ -29,8 +31,8 @@ async def test_what_does_not_wait_ends_at_once() -> None:
 async def test_a_prompt_answer_goes_on_within_the_call_that_settles_it(fails: bool) -> None:
     """Through several waits, and with errors thrown where the coroutine stands."""
     loop, ends, seen = asyncio.get_running_loop(), [], []
-    first: PromptFuture[int] = PromptFuture(loop)
-    second: PromptFuture[int] = PromptFuture(loop)
+    first: PromptFuture[int] = PromptFuture(loop=loop)
+    second: PromptFuture[int] = PromptFuture(loop=loop)
 
     async def ask() -> int:
         seen.append(await first)
@@ -58,7 +60,7 @@ async def test_a_prompt_answer_goes_on_within_the_call_that_settles_it(fails: bo
 
 async def test_an_error_after_the_wait_is_told_and_not_raised() -> None:
     """Whoever settles the future has nothing to do with it."""
-    future: PromptFuture[int] = PromptFuture(asyncio.get_running_loop())
+    future: PromptFuture[int] = PromptFuture(loop=asyncio.get_running_loop())
     ends: list[Any] = []
 
     async def ask() -> int:
@@ -76,7 +78,7 @@ async def test_an_error_after_the_wait_is_told_and_not_raised() -> None:
 async def test_any_other_wait_gets_a_task() -> None:
     """Also after prompt ones, and cancelling the task's future is told as that."""
     loop = asyncio.get_running_loop()
-    prompt: PromptFuture[int] = PromptFuture(loop)
+    prompt: PromptFuture[int] = PromptFuture(loop=loop)
     usual: asyncio.Future[int] = loop.create_future()
     ends: list[Any] = []
 
@@ -99,7 +101,7 @@ async def test_any_other_wait_gets_a_task() -> None:
 async def test_tasks_wait_for_prompt_futures_like_for_any() -> None:
     """Alone, together and cancelled."""
     loop = asyncio.get_running_loop()
-    futures: list[PromptFuture[int]] = [PromptFuture(loop) for _ in range(3)]
+    futures: list[PromptFuture[int]] = [PromptFuture(loop=loop) for _ in range(3)]
     gathered = asyncio.gather(*futures[:2])
 
     async def ask() -> int:
@@ -115,3 +117,80 @@ async def test_tasks_wait_for_prompt_futures_like_for_any() -> None:
         await task
     futures[2].settle(3)
     assert futures[2].cancelled()
+
+
+@pytest.mark.parametrize("is_prompt", [True, False])
+async def test_who_waits_can_be_cancelled(is_prompt: bool) -> None:
+    """With the next turn of the loop, and once; what comes afterwards is for nobody."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[int] = (PromptFuture if is_prompt else asyncio.Future)(loop=loop)
+    ends: list[Any] = []
+
+    async def ask() -> int:
+        try:
+            return await future
+        finally:
+            ends.append("cleared up")
+
+    _, driven = run_promptly(ask())
+    assert driven is not None
+    driven.on_end = lambda *end: ends.append(end)
+    await asyncio.sleep(0)
+    driven.cancel()
+    driven.cancel()
+    assert ends == []
+    for _ in range(4):
+        await asyncio.sleep(0)
+    if is_prompt:
+        future.settle(1)
+    driven.cancel()
+    await asyncio.sleep(0)
+
+    cleared, (result, error) = ends
+    assert (cleared, result) == ("cleared up", None)
+    assert isinstance(error, asyncio.CancelledError)
+
+
+@pytest.mark.parametrize("is_prompt", [True, False])
+async def test_who_cancels_itself_goes_on(is_prompt: bool) -> None:
+    """As a connection that is closed by its own command."""
+    prompt: PromptFuture[int] = PromptFuture(loop=asyncio.get_running_loop())
+    ended = asyncio.Event()
+    ends: list[Any] = []
+
+    async def ask() -> int:
+        if not is_prompt:
+            await asyncio.sleep(0)
+        await prompt
+        driven.cancel()
+        await asyncio.sleep(0)
+        return 1
+
+    _, driven = run_promptly(ask())
+    assert driven is not None
+    driven.on_end = lambda *end: (ends.append(end), ended.set())
+    await asyncio.sleep(0)
+    prompt.settle(1)
+    await asyncio.wait_for(ended.wait(), 5)
+
+    assert ends == [(1, None)]
+
+
+async def test_a_wait_that_is_over_is_freed_at_once() -> None:
+    """What refers to itself would be the collector's to find, publish after publish."""
+    future: PromptFuture[int] = PromptFuture(loop=asyncio.get_running_loop())
+    remains = weakref.ref(future)
+
+    async def ask(one: PromptFuture[int]) -> int:
+        return await one
+
+    gc.disable()
+    try:
+        _, driven = run_promptly(ask(future))
+        assert driven is not None
+        driven.on_end = lambda *_: None
+        future.settle(1)
+        del future, driven
+        assert remains() is None
+    finally:
+        gc.enable()
