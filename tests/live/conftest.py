@@ -262,6 +262,8 @@ SDK_KINDS = (
     "js-json-sse",
     "python-json",
     "python-protobuf",
+    pytest.param("go-json", marks=pytest.mark.go),
+    pytest.param("go-protobuf", marks=pytest.mark.go),
 )
 
 
