@@ -1,4 +1,4 @@
-"""Applications that load their state themselves and follow a stream since then: ``getState`` of two SDKs."""
+"""Applications that load their state themselves and follow a stream since then: ``getState`` of the SDKs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,12 @@ PLAIN, PATCHED = ("hist", ""), ("doc", "fossil")  # namespaces, and what is aske
 
 
 @pytest.fixture(
-    params=["js-json", "js-protobuf", pytest.param("go-json", marks=pytest.mark.go)],
+    params=[
+        "js-json",
+        "js-protobuf",
+        "python-json",
+        pytest.param("go-protobuf", marks=pytest.mark.go),
+    ]
 )
 def sdk_kind(request: pytest.FixtureRequest) -> str:
     """Give the name of an SDK that has ``getState``."""

@@ -136,6 +136,7 @@ type command struct {
 	Recoverable bool            `json:"recoverable"`
 	Positioned  bool            `json:"positioned"`
 	JoinLeave   bool            `json:"join_leave"`
+	Compression bool            `json:"compression"`
 	Delta       string          `json:"delta"`
 	Filter      *filter         `json:"tf"`
 	Data        json.RawMessage `json:"data"`
@@ -188,7 +189,8 @@ func (d *driver) connect(c command) error {
 		Proxy:             func(*http.Request) (*url.URL, error) { return nil, nil },
 		NetDialContext:    d.dial,
 		MinReconnectDelay: minDelay, MaxReconnectDelay: maxDelay,
-		ReadTimeout: patience, WriteTimeout: patience, HandshakeTimeout: patience,
+		EnableCompression: c.Compression,
+		ReadTimeout:       patience, WriteTimeout: patience, HandshakeTimeout: patience,
 	}
 	if c.GetToken {
 		config.GetToken = func(centrifuge.ConnectionTokenEvent) (string, error) {
