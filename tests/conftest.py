@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.live.go_client import OLDEST, find_go
+
 
 JS_FOLDER = Path(__file__).parent / "live" / "js"
 
@@ -31,10 +33,15 @@ def _missing_for_live() -> str:
     return problem
 
 
+def _missing_for_go() -> str:
+    return "" if find_go() else "Go {}.{} or newer not found".format(*OLDEST)
+
+
 # Marker -> what is missing for it ("" is nothing). Parity, bench and autobahn run only when named by -m.
 _REQUIREMENTS: dict[str, Callable[[], str]] = {
     "redis": lambda: _missing_program("redis-server"),
     "live": _missing_for_live,
+    "go": _missing_for_go,
     "browser": lambda: _missing_program("chromium", "chromedriver"),
 }
 _ON_REQUEST = ("parity", "bench", "autobahn")

@@ -147,11 +147,20 @@ class Driver:
         self.client: centrifuge.Client
         self.subscriptions: dict[str, centrifuge.Subscription] = {}
         self.token_waiters: list[asyncio.Future[str]] = []
+        self.state_waiters: list[asyncio.Future[centrifuge.StreamPosition]] = []
 
     async def _ask_for_token(self, kind: str, channel: str = "") -> str:
         waiter: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self.token_waiters.append(waiter)
         emit("get_token", kind=kind, channel=channel)
+        return await waiter
+
+    async def _ask_for_state(self, channel: str) -> centrifuge.StreamPosition:
+        waiter: asyncio.Future[centrifuge.StreamPosition] = (
+            asyncio.get_running_loop().create_future()
+        )
+        self.state_waiters.append(waiter)
+        emit("get_state", channel=channel)
         return await waiter
 
     async def connect(self, token: str = "", get_token: bool = False, name: str = "python") -> None:
@@ -173,6 +182,7 @@ class Driver:
         channel: str,
         token: str = "",
         get_token: bool = False,
+        get_state: bool = False,
         recoverable: bool = False,
         positioned: bool = False,
         join_leave: bool = False,
@@ -186,6 +196,7 @@ class Driver:
             get_token=(lambda name: self._ask_for_token("subscription", name))
             if get_token
             else None,
+            get_state=self._ask_for_state if get_state else None,
             min_resubscribe_delay=0.05,
             max_resubscribe_delay=0.5,
             recoverable=recoverable,
@@ -218,6 +229,9 @@ class Driver:
             waiter.set_exception(centrifuge.UnauthorizedError("refused"))
         else:
             waiter.set_result(token)
+
+    async def state(self, offset: int, epoch: str) -> None:
+        self.state_waiters.pop(0).set_result(centrifuge.StreamPosition(offset, epoch))
 
     async def publish(self, channel: str, data: Any) -> dict[str, Any]:
         await self.client.publish(channel, pack(data))

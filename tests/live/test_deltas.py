@@ -59,6 +59,9 @@ async def test_a_changing_document_arrives_as_patches(
         assert (await client.wait("publication", channel=channel))["data"] == article(number)
     if sdk_kind.startswith("js"):
         assert await client.do("patches", channel=channel) == 5
+    if sdk_kind.startswith("go"):
+        size = len(json.dumps(article(0)))
+        assert size < await client.do("received_bytes") < 3 * size
     assert not client.seen("error")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import itertools
 import random
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
@@ -13,7 +14,7 @@ import pytest
 import pytest_asyncio
 
 from tests import redis_servers
-from tests.live.conftest import copy_database
+from tests.live.conftest import JS_KINDS, copy_database
 from tests.live.harness import WAIT_SECONDS, Sdk, SdkError, Server, make_token
 
 
@@ -67,19 +68,28 @@ def kind(request: pytest.FixtureRequest) -> str:
     return kind
 
 
+every_transport = pytest.mark.parametrize("kind", JS_KINDS, indirect=True)
+
+
 @pytest_asyncio.fixture
-async def make(kind: str, maps: Server) -> AsyncIterator[Callable[..., Any]]:
-    """Give a function that connects a client, ended after the test."""
+async def start(kind: str) -> AsyncIterator[Callable[..., Any]]:
+    """Give a function that connects a client to a server, ended after the test."""
     clients: list[Sdk] = []
 
-    async def connect(server: Server | None = None, **arguments: Any) -> Sdk:
-        clients.append(await Sdk.start(kind, (server or maps).websocket_url))
+    async def connect(server: Server, **arguments: Any) -> Sdk:
+        clients.append(await Sdk.start(kind, server.websocket_url))
         await clients[-1].connect(**arguments)
         return clients[-1]
 
     yield connect
     for client in clients:
         await client.close()
+
+
+@pytest.fixture
+def make(start: Callable[..., Any], maps: Server) -> Callable[..., Any]:
+    """Give a function that connects a client to the server of all tests."""
+    return functools.partial(start, maps)
 
 
 @pytest.fixture
@@ -132,6 +142,7 @@ def document(number: int) -> dict[str, Any]:
     return {"text": "Der Absatz bleibt: äöü€😀. " * 8, "n": number}
 
 
+@every_transport
 @pytest.mark.parametrize("namespace", ["board", "things", "cursors"])
 async def test_a_map_is_loaded_in_pages_while_it_changes_and_followed(
     maps: Server, make: Callable[..., Any], name: str, namespace: str
@@ -164,6 +175,7 @@ async def test_a_map_is_loaded_in_pages_while_it_changes_and_followed(
     assert not client.seen("subscription_error")
 
 
+@every_transport
 @pytest.mark.parametrize("namespace", ["board", "things", "cursors"])
 async def test_who_was_cut_off_has_the_map_again(
     maps: Server, make: Callable[..., Any], name: str, namespace: str
@@ -208,6 +220,7 @@ async def test_a_map_that_was_cleared_is_loaded_anew(
     assert live.seen("subscribing", channel=channel, code=2500)
 
 
+@every_transport
 async def test_documents_arrive_as_patches_of_their_keys(
     maps: Server, make: Callable[..., Any], name: str
 ) -> None:
@@ -274,6 +287,7 @@ async def test_a_filter_holds_for_state_changes_and_removals(
     assert not seen & {"k0", "k12", "k10", "k20", "k24"}
 
 
+@every_transport
 async def test_clients_write_and_remove_keys(
     maps: Server, make: Callable[..., Any], name: str
 ) -> None:
@@ -374,6 +388,118 @@ async def test_clients_that_drop_and_lag_end_with_the_publishers_map(
         await agree(maps, channel, *clients)
     for client in clients:
         assert client.seen("connecting")
+
+
+@pytest.fixture
+def engine_options(request: pytest.FixtureRequest) -> Iterator[dict[str, str]]:
+    """Give the options of an engine, for servers of a test's own."""
+    if request.param == "memory":
+        yield {}
+        return
+    with redis_servers.single() as redis:
+        yield on_redis(redis.address)
+
+
+each_engine = pytest.mark.parametrize(
+    ("kind", "engine_options"),
+    [("js-json", "memory"), pytest.param("js-protobuf", "redis", marks=pytest.mark.redis)],
+    indirect=True,
+)
+
+
+async def change(server: Server, channels: list[str], step: int) -> None:
+    """Write much to one key of a map, and to all a changed document; and remove another one now and then."""
+    bulk = f"{step} {'x' * 180_000}"
+    await put(server, channels[step % len(channels)], f"bulk{step % 2}", bulk)
+    for channel in channels:
+        await put(server, channel, f"doc{step % 5}", document(step))
+        if step % 4 == 0:
+            await take(server, channel, f"doc{(step + 2) % 5}")
+
+
+async def num_clients(server: Server) -> int:
+    info = await asyncio.to_thread(server.call, "info")
+    return int(sum(node.get("num_clients", 0) for node in info["nodes"]))
+
+
+@each_engine
+async def test_a_reader_that_is_cut_off_as_slow_ends_with_the_publishers_map(
+    engine_options: dict[str, str],
+    start: Callable[..., Any],
+    make_server: Callable[[Mapping[str, str]], Server],
+    name: str,
+) -> None:
+    """It stops reading while maps change, is disconnected with 3008, and comes back when it reads on."""
+    server = make_server(
+        {
+            **engine_options,
+            "TIDEWIRE_CLIENT_QUEUE_MAX_SIZE": "400000",
+            "TIDEWIRE_WEBSOCKET_WRITE_TIMEOUT": "60s",
+        }
+    )
+    channels = [f"{namespace}:{name}" for namespace in ("board", "things", "cursors")]
+    slow, quick = await start(server), await start(server)
+    for channel in channels:
+        await put(server, channel, "kept", 0)
+        for client in (slow, quick):
+            await follow(client, channel, delta="fossil" if channel.startswith("board") else "")
+    steps = itertools.count()
+
+    await slow.do("pause")
+    async with asyncio.timeout(2 * WAIT_SECONDS):
+        while await num_clients(server) == 2:
+            await change(server, channels, next(steps))
+    for _ in range(3):
+        await change(server, channels, next(steps))
+    await slow.do("resume")
+
+    await slow.wait("connecting", code=3008)
+    for channel in channels:
+        await slow.wait("subscribed", channel=channel)
+        await agree(server, channel, slow, quick)
+    await change(server, channels, next(steps))
+    for channel in channels:
+        await agree(server, channel, slow, quick)
+    assert len(quick.seen("connecting")) == 1
+    for client in (slow, quick):
+        assert not client.seen("subscription_error")
+
+
+@each_engine
+async def test_a_reader_that_falls_behind_sees_every_change_in_its_order(
+    engine_options: dict[str, str],
+    start: Callable[..., Any],
+    make_server: Callable[[Mapping[str, str]], Server],
+    name: str,
+) -> None:
+    """Twelve megabytes, more than the kernel keeps of one connection, wait for it; none is left out of them."""
+    server = make_server(
+        {
+            **engine_options,
+            "TIDEWIRE_CLIENT_QUEUE_MAX_SIZE": "100000000",
+            "TIDEWIRE_WEBSOCKET_WRITE_TIMEOUT": "60s",
+        }
+    )
+    channels = [f"{namespace}:{name}" for namespace in ("board", "things", "cursors")]
+    slow, quick = await start(server), await start(server)
+    for channel in channels:
+        for client in (slow, quick):
+            await follow(client, channel, delta="fossil" if channel.startswith("board") else "")
+
+    await slow.do("pause")
+    for step in range(70):
+        await change(server, channels, step)
+    for channel in channels:
+        await quick.wait("update", channel=channel, data=document(69))
+        assert not slow.seen("update", channel=channel, data=document(69))
+    await slow.do("resume")
+
+    for channel in channels:
+        await agree(server, channel, slow, quick)
+        assert slow.seen("update", channel=channel) == quick.seen("update", channel=channel)
+    for client in (slow, quick):
+        assert len(client.seen("connecting")) == 1
+        assert not client.seen("subscription_error")
 
 
 async def test_a_restarted_server_is_resynced_with(

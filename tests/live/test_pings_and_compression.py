@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 import pytest
 import websockets
 
+from tests.live.conftest import MakeSdk
 from tests.live.harness import Server, make_token
 
 
@@ -60,6 +61,41 @@ async def test_compressed_and_plain_subscribers_get_the_same(make_server: MakeSe
         assert [extension.name for extension in compressed.protocol.extensions] == [
             "permessage-deflate"
         ]
+
+
+@pytest.mark.parametrize(
+    "sdk_kind",
+    [
+        "js-json",
+        "python-protobuf",
+        pytest.param("go-json", marks=pytest.mark.go),
+        pytest.param("go-protobuf", marks=pytest.mark.go),
+    ],
+    indirect=True,
+)
+async def test_an_sdk_that_compresses_is_understood_and_understands(
+    make_server: MakeServer, make_sdk: MakeSdk, sdk_kind: str
+) -> None:
+    """What it publishes comes back, again after a lost connection; that of others comes with fewer bytes."""
+    server = await asyncio.to_thread(make_server, {"TIDEWIRE_WEBSOCKET_COMPRESSION": "true"})
+    client = await make_sdk(server)
+    # The other libraries offer it by themselves.
+    asked = {"compression": True} if sdk_kind.startswith("go") else {}
+    await client.connect(**asked)
+    await client.subscribe("load:one", recoverable=True)
+    data = {"text": "lorem ipsum äöü€😀 " * 1000}
+
+    for turn in range(2):
+        await client.do("publish", channel="load:one", data={**data, "turn": turn})
+        assert (await client.wait("publication"))["data"] == {**data, "turn": turn}
+        await client.do("kill")
+        await asyncio.to_thread(server.publish, "load:one", {**data, "missed": turn})
+        assert (await client.wait("publication"))["data"] == {**data, "missed": turn}
+
+    if sdk_kind.startswith("go"):
+        whole = 4 * len(json.dumps(data))
+        received = await client.do("received_bytes")
+        assert received < whole / 4 if server.shape == "serve" else received > whole / 2
 
 
 async def test_compression_is_off_unless_it_is_asked_for(server: Server) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from tests.live.conftest import copy_database
+from tests.live.conftest import JS_KINDS, copy_database
 from tests.live.harness import Server
 from tests.live.polled import (
     PolledApplication,
@@ -120,6 +120,10 @@ def kind(request: pytest.FixtureRequest) -> str:
     return kind
 
 
+every_transport = pytest.mark.parametrize("kind", JS_KINDS, indirect=True)
+
+
+@every_transport
 async def test_values_come_and_change(
     server: Server, follow: MakeFollower, application: PolledApplication, kind: str, name: str
 ) -> None:
@@ -235,6 +239,7 @@ async def test_deltas_rebuild_the_documents(
     assert await follower.sdk.do("patches", channel=follower.channel) == 6
 
 
+@every_transport
 async def test_a_dropped_connection_comes_back_with_what_it_has(
     server: Server, follow: MakeFollower, application: PolledApplication, kind: str, name: str
 ) -> None:
@@ -302,6 +307,7 @@ async def test_a_restarted_server_is_no_other(
         assert server.stop() == 0, server.log
 
 
+@every_transport
 async def test_a_direct_publish_reaches_followers(
     server: Server, follow: MakeFollower, application: PolledApplication, kind: str, name: str
 ) -> None:

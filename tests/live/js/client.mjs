@@ -37,11 +37,13 @@ const publication = (p) => ({
 const failure = (error) => ({ code: error?.code ?? -1, message: error?.message ?? String(error) });
 
 let cut = null; // ends the connection in use, without a word
+let socket = null; // of a WebSocket in use
 let frames = []; // what came over WebSockets
 class Socket extends WebSocket {
   constructor(address, protocols) {
     super(address, protocols);
     cut = () => this.terminate();
+    socket = this;
     this.on('message', (data) => frames.push(Buffer.from(data)));
   }
 }
@@ -227,6 +229,9 @@ const operations = {
   connect_again: () => client.connect(),
   // An end without a close frame, as when a cable is pulled.
   kill: () => cut(),
+  // A computer that does something else for a while: nothing is read from the WebSocket.
+  pause: () => socket.pause(),
+  resume: () => socket.resume(),
   token: ({ token, refuse }) => {
     const waiter = tokenWaiters.shift();
     if (refuse) waiter.reject(new UnauthorizedError('refused'));
