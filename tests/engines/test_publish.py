@@ -102,6 +102,41 @@ async def test_a_publish_past_the_history_does_not_prolong_it(engine: EngineUnde
     assert await offsets(engine) == []
 
 
+class Tally:
+    """Counts what was begun ahead and has ended."""
+
+    ended = 0
+
+    def settle(self, _: object) -> None:
+        self.ended += 1
+
+    def fail(self, error: Exception) -> None:
+        raise AssertionError(error)
+
+
+async def test_nothing_overtakes_a_publish_that_is_begun_ahead(engine: EngineUnderTest) -> None:
+    """Neither another of its kind nor an awaited one; an engine that can't promise that begins none."""
+    broker, tally, begun = engine.broker, Tally(), 0
+    await broker.subscribe("c")
+
+    for number in range(40):
+        if number % 10 != 9:
+            begun += broker.publish_ahead("c", publication(number), NO_OPTIONS, tally)
+        else:
+            await broker.publish("c", publication(number), NO_OPTIONS)
+
+    numbers = range(40) if begun else range(9, 40, 10)
+    assert await engine.node.payloads(len(numbers)) == [b'{"n":%d}' % n for n in numbers]
+    assert (begun, tally.ended) in ((36, 36), (0, 0))
+    assert begun == 0 or broker.is_remote
+
+
+async def test_a_publish_with_history_is_not_begun_ahead(engine: EngineUnderTest) -> None:
+    """Its script may be sent again, or its position is wanted."""
+    assert not engine.broker.publish_ahead("c", publication(1), HISTORY, Tally())
+    assert await offsets(engine) == []
+
+
 async def test_an_offset_of_the_publisher_is_not_believed(engine: EngineUnderTest) -> None:
     """The broker sets offsets: whatever came in is replaced."""
     await engine.broker.subscribe("c")

@@ -190,6 +190,58 @@ async def test_a_call_that_is_cut_fails(server):
         assert [type(outcome) for outcome in outcomes] == [EngineError] * 3
 
 
+class Answer:
+    """Keeps the outcome of a publish that was begun ahead, and begins another when it fails."""
+
+    def __init__(self, broker):
+        self.broker = broker
+        self.outcomes = []
+
+    def settle(self, _):
+        self.outcomes.append("published")
+
+    def fail(self, error):
+        self.outcomes.append(type(error))
+        with pytest.raises(EngineError):
+            self.broker.publish_ahead("c", publication(2), NO_OPTIONS, self)
+        self.outcomes.append("refused")
+
+
+async def test_publishes_that_are_cut_on_their_way_fail_once_each(server):
+    """Who hears of it and publishes again at once is refused: the connection that is gone takes no more."""
+    async with redis_under_test(server) as redis:
+        broker = redis.engine.broker
+        answers = [Answer(broker) for _ in range(3)]
+        server.pause()
+        for answer in answers:
+            assert broker.publish_ahead("c", publication(1), NO_OPTIONS, answer)
+        await asyncio.sleep(0.05)
+
+        server.kill()
+        await until(broker, is_well=False)
+
+        assert [answer.outcomes for answer in answers] == [[EngineError, "refused"]] * 3
+
+
+async def test_publishes_ahead_leave_room_for_those_that_can_not_wait(server, monkeypatch):
+    """Beyond some, whoever can wait its turn is told to."""
+    monkeypatch.setattr(link, "BUSY", 4)
+    async with redis_under_test(server) as redis:
+        broker = redis.engine.broker
+        answers = [Answer(broker) for _ in range(5)]
+        server.pause()
+
+        begun = [
+            broker.publish_ahead("c", publication(1), NO_OPTIONS, answer) for answer in answers
+        ]
+        waiting = asyncio.ensure_future(broker.publish("c", publication(2), NO_OPTIONS))
+        server.resume()
+        await waiting
+
+        assert begun == [True] * 4 + [False]
+        assert [answer.outcomes for answer in answers] == [["published"]] * 4 + [[]]
+
+
 async def test_an_answer_that_is_overdue_is_an_error(server):
     """A Redis that hangs holds nobody longer than the time limit; afterwards all is well."""
     async with redis_under_test(server, io_timeout=0.4) as redis:
