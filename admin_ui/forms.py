@@ -13,7 +13,7 @@ from django.utils.text import capfirst
 from admin_ui.fields import NamesField
 from realtime.conf.loader import get_options
 from realtime.conf.snapshot import describe, make_candidate
-from realtime.handlers import EVENTS, handler_names
+from realtime.handlers import SHARED_POLL_REFRESH, handler_names
 from realtime.models import OPTION_COLUMNS, ApiKey, Namespace, Proxy
 from realtime.namespaces.names import is_namespace_name
 from realtime.namespaces.options import ChannelOptions
@@ -88,10 +88,10 @@ def new_errors(
     ]
 
 
-def proxy_choices(current: str, *, may_be_empty: bool) -> list[tuple[str, str]]:
-    """Offer the proxies that there are, and what a row has now even if it is gone."""
+def proxy_choices(event: str, current: str, *, may_be_empty: bool) -> list[tuple[str, str]]:
+    """Offer the proxies that an event can be asked of, and what a row has now even if it is gone."""
     rows = stored_proxies()
-    handled = frozenset[str]().union(*map(handler_names, EVENTS)) - {DEFAULT_PROXY}
+    handled = handler_names(event) - {DEFAULT_PROXY}
     choices = [("" if may_be_empty else DEFAULT_PROXY, DEFAULT_PROXY)]
     choices += [(name, name) for name in sorted(rows)]
     choices += [(name, f"{name} (in Python)") for name in sorted(handled - rows)]
@@ -133,8 +133,11 @@ class NamespaceForm(_NamespaceModelForm):
             if column.endswith("proxy_name"):
                 current = getattr(self.instance, column)
                 is_poll = column == "shared_poll_proxy_name"
+                event = SHARED_POLL_REFRESH if is_poll else column.removesuffix("_proxy_name")
                 # A plain list: what is chosen is judged with the rest, and refused in the same words as a file.
-                field.widget = forms.Select(choices=proxy_choices(current, may_be_empty=is_poll))
+                field.widget = forms.Select(
+                    choices=proxy_choices(event, current, may_be_empty=is_poll)
+                )
 
     def clean_name(self) -> str:
         """Put what is wrong with a name beside the name; the database's own constraint knows no field."""

@@ -31,8 +31,8 @@ from tests.unit.servers.certificates import self_signed
 
 HOST = "127.0.0.1"
 SLOTS = 16384
-START_SECONDS = 10.0
-SETTLE_SECONDS = 20.0  # elections and gossip on a busy machine
+START_SECONDS = 30.0
+SETTLE_SECONDS = 40.0  # elections and gossip on a busy machine
 START_ATTEMPTS = 5  # a free port may be taken by another process before the server has it
 
 

@@ -125,4 +125,4 @@ def known_proxies(options: ProcessOptions, names: Iterable[str]) -> Proxies:
         if getattr(section, event).endpoint and getattr(section, event).timeout > 0
     }
     defaults.update(event for event, known in handled.items() if DEFAULT_PROXY in known)
-    return Proxies(frozenset(names).union(*handled.values()), frozenset(defaults), EVENTS)
+    return Proxies(frozenset(names), frozenset(defaults), EVENTS, handled)

@@ -79,19 +79,29 @@ class Proxies:
     """
     The proxies that exist.
 
-    ``names`` are those of the list of proxies, ``default`` is not one of them; ``defaults`` are the kinds (``subscribe``,
-    ``publish``, ``sub_refresh``, ``subscribe_stream``, ``map_publish``, ``map_remove``, ``shared_poll_refresh``) whose
-    ``default`` proxy has an endpoint and a timeout. ``asked`` are the kinds that the server asks; ``None`` means all. A
-    namespace that relies on another one gets a warning, and needs no ``default`` proxy.
+    ``names`` are those of the list of proxies, which may be asked of any kind of event; ``default`` is not one of them.
+    ``defaults`` are the kinds (``subscribe``, ``publish``, ``sub_refresh``, ``subscribe_stream``, ``map_publish``,
+    ``map_remove``, ``shared_poll_refresh``) whose ``default`` proxy has an endpoint and a timeout. ``asked`` are the kinds
+    that the server asks; ``None`` means all. A namespace that relies on another one gets a warning, and needs no
+    ``default`` proxy. ``handled`` has the names of the application's handlers by kind, which answer for that one only.
     """
 
     names: Collection[str] = ()
     defaults: Collection[str] = ()
     asked: Collection[str] | None = None
+    handled: Mapping[str, Collection[str]] = field(default_factory=dict)
 
     def asks(self, kind: str) -> bool:
         """Say whether the server asks about this kind of event."""
         return self.asked is None or kind in self.asked
+
+    def problem(self, kind: str, name: str) -> str:
+        """Say why this kind of event can't be asked of a named proxy; empty if it can."""
+        if name in self.names or name in self.handled.get(kind, ()):
+            return ""
+        others = sorted(other for other, names in self.handled.items() if name in names)
+        handles = f", but a handler of {' and '.join(others)}" if others else ""
+        return f"there is no proxy {name!r}{handles}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -373,8 +383,8 @@ class _NamespaceChecks:
         is_enabled: bool,
     ) -> _Found:
         if name != DEFAULT_PROXY:
-            if name not in proxies.names:
-                yield name_field, f"there is no proxy {name!r}"
+            if problem := proxies.problem(kind, name):
+                yield name_field, problem
         elif is_enabled and kind not in proxies.defaults and proxies.asks(kind):
             yield use_field, f"channel.proxy.{kind} needs an endpoint and a timeout"
 

@@ -18,15 +18,9 @@ import httptools
 from uvicorn.config import Config
 
 from realtime.node.ticker import Waitlist
+from realtime.servers.connections import DrainableState, HTTPSettings, hand_over
 from realtime.servers.handshake import HandshakeError, check_upgrade
-from realtime.servers.http_protocol import (
-    HEAD_TIMEOUT_SECONDS,
-    DrainableState,
-    HTTPSettings,
-    TidewireHTTP,
-    hand_over,
-    http_class,
-)
+from realtime.servers.http_protocol import HEAD_TIMEOUT_SECONDS, TidewireHTTP, http_class
 
 
 class Doorkeeper(asyncio.Protocol):

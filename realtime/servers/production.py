@@ -32,8 +32,8 @@ from uvicorn.server import HANDLED_SIGNALS
 
 from realtime.protocol.errors import ConfigError
 from realtime.servers.access_log import redact
+from realtime.servers.connections import DrainableState, HTTPSettings
 from realtime.servers.doorkeeper import doorkeeper_class
-from realtime.servers.http_protocol import DrainableState, HTTPSettings
 from realtime.servers.limits import BACKLOG
 
 
@@ -320,6 +320,7 @@ class TidewireServer(Server):
         _spare_the_collector()
         if self._reload is not None and threading.current_thread() is threading.main_thread():
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._hang_up)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
         self._on_started()
 
     def close_sockets(self) -> None:

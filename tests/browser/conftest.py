@@ -21,7 +21,7 @@ from tests.live.harness import API_KEY, ROOT, Server, environment, manage
 
 
 LIVE_PACKAGES = ROOT / "tests" / "live" / "js" / "node_modules"
-WAIT_SECONDS = 15.0
+WAIT_SECONDS = 30.0
 _FLAGS = (
     "--headless=new",
     "--no-sandbox",

@@ -37,7 +37,7 @@ class LiveSocket:
         self.next_id += 1
         self.connection.send(json.dumps({"id": self.next_id, **command}))
         while True:
-            reply: dict[str, Any] = json.loads(self.connection.recv(timeout=5))
+            reply: dict[str, Any] = json.loads(self.connection.recv(timeout=30))
             if reply.get("id") == self.next_id:
                 return reply
 
@@ -48,7 +48,7 @@ class LiveSocket:
             reply = self.ask(command)
             if key in reply and (not code or reply[key]["code"] == code):
                 return time.monotonic() - began
-            assert time.monotonic() - began < 5, reply
+            assert time.monotonic() - began < 30, reply
             # One that was let in meanwhile must not be answered "already subscribed" next.
             self.ask({"unsubscribe": {"channel": command["subscribe"]["channel"]}})
 
@@ -111,8 +111,8 @@ def test_a_namespace_edited_in_the_admin_applies_to_a_live_socket(
     live_socket.ask(unsubscribe)
     closed_after = live_socket.ask_until({"subscribe": {"channel": "rooms:b"}}, "error", code=103)
 
-    assert opened_after < 2
-    assert closed_after < 2
+    assert opened_after < 5
+    assert closed_after < 5
 
 
 def test_a_wrong_value_is_refused_at_its_field(admin: Page, demo_server: Server) -> None:

@@ -70,7 +70,7 @@ def price(page: Page, symbol: str) -> str:
 
 def asked(address: str) -> int:
     """Return how often the backend was polled."""
-    with urllib.request.urlopen(address.rpartition("/?")[0] + "/calls", timeout=5) as response:
+    with urllib.request.urlopen(address.rpartition("/?")[0] + "/calls", timeout=30) as response:
         calls: int = json.load(response)["calls"]
         return calls
 

@@ -80,4 +80,4 @@ async def _say(server: RedisServer, heard: asyncio.Queue[bytes], text: bytes) ->
     await asyncio.to_thread(
         wait_until, lambda: server.call("PUBLISH", "hints", text) > 0, "there is a listener"
     )
-    assert await asyncio.wait_for(heard.get(), 10) == text
+    assert await asyncio.wait_for(heard.get(), 30) == text

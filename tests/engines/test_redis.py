@@ -71,7 +71,7 @@ async def test_an_unmodified_layer_reads_what_the_script_publishes(redis, data):
 
     async with stock_layer(redis, group_of("c")) as (layer, channel):
         outcome = await redis.engine.broker.publish("c", sent, with_options(version=3))
-        message = await asyncio.wait_for(layer.receive(channel), 5)
+        message = await asyncio.wait_for(layer.receive(channel), 30)
 
     assert message == {
         "type": "realtime.publication",
@@ -93,7 +93,7 @@ async def test_an_unmodified_layer_reads_the_publication_before(redis):
 
     async with stock_layer(redis, group_of("c")) as (layer, channel):
         await redis.engine.broker.publish("c", publication(2), options)
-        message = await asyncio.wait_for(layer.receive(channel), 5)
+        message = await asyncio.wait_for(layer.receive(channel), 30)
 
     assert (message["delta"], message["offset"]) == (True, 2)
     assert bytes(decode_message(Publication, message["previous"]).data) == NOT_TEXT
@@ -107,7 +107,7 @@ async def test_an_unmodified_layer_reads_what_is_published_without_a_script(redi
         await broker.publish("c", Publication(data=Raw(NOT_TEXT)), PublishOptions(delta=True))
         await broker.publish_join("c", ANN)
         await broker.publish_leave("c", BOB)
-        messages = [await asyncio.wait_for(layer.receive(channel), 5) for _ in range(3)]
+        messages = [await asyncio.wait_for(layer.receive(channel), 30) for _ in range(3)]
 
     info = {"user": "ann", "client": "c1", "conn_info": b'{"n":1}', "chan_info": b"\x00\xff"}
     assert messages == [
@@ -331,7 +331,7 @@ async def test_entries_can_expire_as_fields(valkey):
         await redis.presence.add("c", "c1", ANN)
         await redis.presence.add("c", "c3", BOB)
         keys = set(redis.server.call("KEYS", f"{redis.options.prefix}.p*"))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while "c1" in await redis.presence.presence("c"):
                 await redis.presence.add("c", "c3", BOB)
 

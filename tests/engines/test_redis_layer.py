@@ -30,11 +30,11 @@ async def test_channels_and_groups_work_as_ever(redis):
     await layer.send(one, {"type": "direct", "data": b"\xff"})
     await layer.group_send("chat", {"type": "to.all"})
     # Before it leaves: what is still on its way then is nobody's.
-    assert await asyncio.wait_for(layer.receive(other), 5) == {"type": "to.all"}
+    assert await asyncio.wait_for(layer.receive(other), 30) == {"type": "to.all"}
     await layer.group_discard("chat", other)
     await layer.group_send("chat", {"type": "to.one"})
 
-    received = [await asyncio.wait_for(layer.receive(one), 5) for _ in range(3)]
+    received = [await asyncio.wait_for(layer.receive(one), 30) for _ in range(3)]
     assert received == [{"type": "direct", "data": b"\xff"}, {"type": "to.all"}, {"type": "to.one"}]
 
 
@@ -50,7 +50,7 @@ async def test_a_consumer_may_listen_to_a_channels_group(redis):
 
     await broker.publish("c", publication(2), HISTORY)
 
-    received = [await asyncio.wait_for(layer.receive(mine), 5) for _ in range(2)]
+    received = [await asyncio.wait_for(layer.receive(mine), 30) for _ in range(2)]
     assert [message["data"] for message in received] == [b'{"n":1}', b'{"n":2}']
     assert len(redis.node.deliveries) == 1
 

@@ -128,7 +128,7 @@ async def test_an_unmodified_layer_reads_changes(redis: RedisMapsUnderTest) -> N
     change = MapChange(delta=True)
     await redis.maps.publish("c", value("k", b"\xff2", {"t": "é"}), RECOVERABLE, change)
     top = (await redis.maps.remove("c", Publication(key="k"), RECOVERABLE, PLAIN_CHANGE)).position
-    messages = [await asyncio.wait_for(layer.receive(channel), 5) for _ in range(2)]
+    messages = [await asyncio.wait_for(layer.receive(channel), 30) for _ in range(2)]
     await layer.flush()
 
     previous = read_value("k", messages[0].pop("previous")).publication

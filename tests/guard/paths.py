@@ -23,9 +23,10 @@ from realtime.conf.options import ProcessOptions
 from realtime.node.node import Node
 from realtime.protocol.messages import Publication, StreamPosition
 from realtime.protocol.wire import FRAMES_JSON
+from realtime.servers.connections import DrainableState, HTTPSettings
 from realtime.servers.extension import EXTENSION, FramesSettings
 from realtime.servers.frames_protocol import FramesProtocol
-from realtime.servers.http_protocol import DrainableState, HTTPSettings, http_class
+from realtime.servers.http_protocol import http_class
 from realtime.session.session import Session
 from tests.unit.client.conftest import Clock, build_node
 from tests.unit.servers.frames import client_frame

@@ -96,7 +96,7 @@ class Nginx:
         self._process = subprocess.Popen(
             [*command, "-e", str(self._folder / "error.log")], stderr=subprocess.PIPE
         )
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 30
         while True:
             try:
                 socket.create_connection(("127.0.0.1", self.port), 1).close()
@@ -111,4 +111,4 @@ class Nginx:
         """End."""
         assert self._process is not None
         self._process.terminate()
-        self._process.communicate(timeout=10)
+        self._process.communicate(timeout=30)

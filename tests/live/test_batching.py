@@ -175,7 +175,7 @@ async def test_publishing_is_slowed_down_by_the_sdk(
 )
 async def test_a_write_delay_holds_on_every_transport(make_server, make_sdk, name) -> None:
     """Publications wait for it, replies don't; on a WebSocket what it gathered leaves in one piece."""
-    server = make_server({"TIDEWIRE_CLIENT_WRITE_DELAY": "400ms"})
+    server = make_server({"TIDEWIRE_CLIENT_WRITE_DELAY": "2s"})
     channel = f"any-{name}"
     client = await make_sdk(server)
     await client.connect()
@@ -189,5 +189,5 @@ async def test_a_write_delay_holds_on_every_transport(make_server, make_sdk, nam
     assert client.seen("publication") == []
     received = await _received(client, channel, 20)
 
-    assert answered < 0.35 < loop.time() - begin
+    assert answered < 1.9 < loop.time() - begin
     assert received == list(range(21))

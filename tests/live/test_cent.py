@@ -27,14 +27,14 @@ def name(shape: str) -> str:
 @pytest_asyncio.fixture
 async def client(server: Server) -> AsyncIterator[cent.AsyncClient]:
     """Give a client with the key."""
-    client = cent.AsyncClient(f"{server.url}/api", api_key=API_KEY, timeout=10)
+    client = cent.AsyncClient(f"{server.url}/api", api_key=API_KEY, timeout=30)
     yield client
     await client.close()
 
 
 def test_synchronous_client(server: Server, name: str) -> None:
     """The synchronous client publishes and reads history."""
-    client = cent.Client(f"{server.url}/api", api_key=API_KEY, timeout=10)
+    client = cent.Client(f"{server.url}/api", api_key=API_KEY, timeout=30)
     try:
         result = client.publish(cent.PublishRequest(channel=f"hist:{name}", data={"n": 1}))
         history = client.history(cent.HistoryRequest(channel=f"hist:{name}", limit=10))
@@ -173,7 +173,7 @@ async def test_errors(client: cent.AsyncClient, server: Server) -> None:
         await client.publish(cent.PublishRequest(channel="nope:a", data=1))
     assert refusal.value.code == 102
 
-    stranger = cent.AsyncClient(f"{server.url}/api", api_key="wrong", timeout=10)
+    stranger = cent.AsyncClient(f"{server.url}/api", api_key="wrong", timeout=30)
     try:
         with pytest.raises(cent.CentUnauthorizedError):
             await stranger.publish(cent.PublishRequest(channel="a", data=1))

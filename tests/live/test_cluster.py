@@ -93,14 +93,14 @@ def names(server: Server) -> set[str]:
     return {node["name"] for node in server.call("info")["nodes"]}
 
 
-def until(is_so: Callable[[], bool], seconds: float = 10.0) -> None:
+def until(is_so: Callable[[], bool], seconds: float = 30.0) -> None:
     deadline = time.monotonic() + seconds
     while not is_so():
         assert time.monotonic() < deadline
         time.sleep(0.05)
 
 
-async def eventually(is_so: Callable[[], Awaitable[bool]], seconds: float = 10.0) -> None:
+async def eventually(is_so: Callable[[], Awaitable[bool]], seconds: float = 30.0) -> None:
     deadline = time.monotonic() + seconds
     while not await is_so():
         assert time.monotonic() < deadline
@@ -118,7 +118,7 @@ async def connected(server: Server, user: str, *channels: str) -> Any:
         yield socket
 
 
-async def push_of(socket: Raw, kind: str, seconds: float = 10.0) -> Any:
+async def push_of(socket: Raw, kind: str, seconds: float = 30.0) -> Any:
     """Wait for the next push of a kind; pings and other pushes are dropped."""
     async with asyncio.timeout(seconds):
         while True:
@@ -325,7 +325,7 @@ async def test_a_node_that_shuts_down_is_gone_at_once(
         await asyncio.to_thread(leaving.terminate)
 
         assert await guest.closed() == (3001, "shutdown")
-        assert (await push_of(watcher, "leave", 5))["leave"]["info"]["user"] == "guest"
+        assert (await push_of(watcher, "leave"))["leave"]["info"]["user"] == "guest"
         assert await asyncio.to_thread(leaving.wait) == 0
         assert await asyncio.to_thread(names, nodes[1]) == {"a", "b", "c"}
         assert await present(nodes[1], "room:down") == {"watcher"}
@@ -358,9 +358,9 @@ async def test_a_namespace_saved_in_one_admin_is_in_force_on_all_nodes(
             number = 3
             while "error" in await socket.ask({"id": number, "subscribe": {"channel": "fresh:a"}}):
                 number += 1
-                assert time.monotonic() - saved_at < 1
+                assert time.monotonic() - saved_at < 5  # a busy machine
                 await asyncio.sleep(0.02)
-        assert time.monotonic() - saved_at < 1
+        assert time.monotonic() - saved_at < 5  # a busy machine
 
 
 # --- what others do costs nothing ----------------------------------------------------------------
@@ -528,3 +528,29 @@ async def test_sighup_reads_the_configuration_file_again(
     )
     assert workers_of(server) == workers
     server.log_path.write_text("")  # the refusals have their tracebacks
+
+
+def test_a_sighup_that_comes_early_is_carried_out_late(
+    redis: RedisServer, folder: Path, tmp_path: Path
+) -> None:
+    """Once the server listens to it: until then it ends nothing, and what was read already is read again."""
+    file = tmp_path / "config.yaml"
+    file.write_text("client:\n  channel_limit: 100\n")
+    server = Server("serve", folder, options_for(redis, TIDEWIRE_CONFIG=str(file)))
+    with ThreadPoolExecutor(1) as threads:
+        started = threads.submit(server.start)
+        until(lambda: server.is_running and holds_back(server.pid, signal.SIGHUP))
+
+        os.kill(server.pid, signal.SIGHUP)
+
+        started.result()
+    until(lambda: "configuration successfully reloaded" in server.log)
+    assert not holds_back(server.pid, signal.SIGHUP)
+    assert server.stop() == 0, server.log
+
+
+def holds_back(pid: int, number: signal.Signals) -> bool:
+    """Whether a process has blocked a signal."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    blocked = next(line.split()[1] for line in status.splitlines() if line.startswith("SigBlk"))
+    return bool(int(blocked, 16) >> (number - 1) & 1)

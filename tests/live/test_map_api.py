@@ -78,7 +78,7 @@ def add_namespace(server: Server) -> None:
 
 def wait_for(holds: Callable[[], bool]) -> None:
     """Wait until something is so; the server is another process."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 30
     while not holds():
         assert time.monotonic() < deadline
         time.sleep(0.05)

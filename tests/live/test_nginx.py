@@ -95,7 +95,7 @@ async def stream(nginx: Nginx, path: str, *arguments: str) -> AsyncIterator[asyn
 async def _message(reader: asyncio.StreamReader) -> Any:
     """Return the next message that is no ping, of a stream of JSON lines or of SSE."""
     while True:
-        line = await asyncio.wait_for(reader.readline(), 5)
+        line = await asyncio.wait_for(reader.readline(), 30)
         assert line, "the stream ended"
         text = line.decode().removeprefix("data: ").strip()
         if text and not text.startswith((":", "event:", "retry:")) and (found := json.loads(text)):

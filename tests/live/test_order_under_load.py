@@ -342,7 +342,7 @@ class SlowReader:
         """Read on, and return the close code that stood behind what was sent before."""
         assert self._connection.transport is not None
         self._connection.transport.resume_reading()
-        return await asyncio.wait_for(self._connection.ended, 10)
+        return await asyncio.wait_for(self._connection.ended, 30)
 
 
 async def _publish_all_the_time(

@@ -43,13 +43,13 @@ async def test_a_consumer_of_the_projects_own_is_served_beside_tidewires(
         await other.send("hello")
         await other.send(b"\x00\xff")
         await other.send(large)
-        answers = [await asyncio.wait_for(other.recv(), 5) for _ in range(3)]
+        answers = [await asyncio.wait_for(other.recv(), 30) for _ in range(3)]
         await (await other.ping())
         await asyncio.to_thread(other_project.publish, "a", "news")
         push = await ours.receive()
         await other.send("bye")
         with pytest.raises(websockets.ConnectionClosed) as closed:
-            await asyncio.wait_for(other.recv(), 5)
+            await asyncio.wait_for(other.recv(), 30)
 
     assert answers == ["HELLO", b"\x00\xff", large.upper()]
     assert push["push"]["pub"]["data"] == "news"
@@ -62,12 +62,12 @@ async def test_a_socket_of_the_projects_own_does_not_hold_the_end_up(other_proje
     url = f"ws://127.0.0.1:{other_project.port}/shout"
     async with websockets.connect(url, ping_interval=None) as other:
         await other.send("hello")
-        assert await asyncio.wait_for(other.recv(), 5) == "HELLO"
+        assert await asyncio.wait_for(other.recv(), 30) == "HELLO"
 
         await asyncio.to_thread(other_project.terminate)
 
         with pytest.raises(websockets.ConnectionClosed) as closed:
-            await asyncio.wait_for(other.recv(), 10)
+            await asyncio.wait_for(other.recv(), 30)
     assert closed.value.rcvd is not None
     assert closed.value.rcvd.code == 1012
     assert await asyncio.to_thread(other_project.wait) == 0

@@ -23,7 +23,7 @@ async def _connected(
 ) -> tuple[websockets.ClientConnection, dict[str, object]]:
     socket = await websockets.connect(url, compression=compression, ping_interval=None)
     await socket.send(json.dumps({"id": 1, "connect": {"token": make_token("u")}}))
-    reply = json.loads(await asyncio.wait_for(socket.recv(), 5))
+    reply = json.loads(await asyncio.wait_for(socket.recv(), 30))
     return socket, reply["connect"]
 
 
@@ -48,13 +48,13 @@ async def test_compressed_and_plain_subscribers_get_the_same(make_server: MakeSe
     plain, _ = await _connected(server.websocket_url)
     for socket in (compressed, plain):
         await socket.send(json.dumps({"id": 2, "subscribe": {"channel": "hist:big"}}))
-        assert "subscribe" in json.loads(await asyncio.wait_for(socket.recv(), 5))
+        assert "subscribe" in json.loads(await asyncio.wait_for(socket.recv(), 30))
 
     data = {"text": "lorem ipsum " * 500}
     await asyncio.to_thread(server.publish, "hist:big", data)
 
     for socket in (compressed, plain):
-        push = json.loads(await asyncio.wait_for(socket.recv(), 5))
+        push = json.loads(await asyncio.wait_for(socket.recv(), 30))
         assert push["push"]["pub"]["data"] == data
         await socket.close()
     if server.shape == "serve":

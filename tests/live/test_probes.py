@@ -281,7 +281,7 @@ async def test_payload_reaches_a_json_client_as_it_was_written(server: Server) -
             f'{{"channel":"{channel}","data":{data}}}'.encode(),
             {"X-API-Key": API_KEY},
         )
-        frame = await asyncio.wait_for(socket.socket.recv(), 10)
+        frame = await asyncio.wait_for(socket.socket.recv(), 30)
 
     assert answer.json == {"result": {}}
     assert frame == f'{{"push":{{"channel":"{channel}","pub":{{"data":{data}}}}}}}'
@@ -426,7 +426,7 @@ async def _protobuf(server: Server, *, connect: bool = True) -> Any:
 
 
 async def _close(socket: websockets.ClientConnection) -> tuple[int | None, str | None]:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         with contextlib.suppress(websockets.ConnectionClosed):
             while True:
                 await socket.recv()
@@ -450,7 +450,7 @@ async def test_protobuf_vectors(server: Server, sent: str, answered: str) -> Non
         await socket.send(bytes.fromhex(sent))
         received = b""
         while len(received) < len(bytes.fromhex(answered)):
-            received += await asyncio.wait_for(socket.recv(), 10)
+            received += await asyncio.wait_for(socket.recv(), 30)
 
     assert received == bytes.fromhex(answered)
 
@@ -539,7 +539,7 @@ async def test_protobuf_command_that_is_refused(
         await socket.send(_frame(command, unsubscribe))
         replies: list[client_pb2.Reply] = []
         while len(replies) < 2:
-            replies += _read(await asyncio.wait_for(socket.recv(), 10))
+            replies += _read(await asyncio.wait_for(socket.recv(), 30))
 
     assert (replies[0].id, replies[0].error.code) == (2, code)
     assert replies[0].error.message
@@ -557,9 +557,9 @@ async def test_protobuf_client_gets_any_bytes(server: Server) -> None:
         await socket.recv()
 
         await asyncio.to_thread(server.call, "publish", channel=channel, b64data="/wD+")
-        (first,) = _read(await asyncio.wait_for(socket.recv(), 10))
+        (first,) = _read(await asyncio.wait_for(socket.recv(), 30))
         await asyncio.to_thread(server.publish, channel, {"a": 1})
-        (second,) = _read(await asyncio.wait_for(socket.recv(), 10))
+        (second,) = _read(await asyncio.wait_for(socket.recv(), 30))
 
     assert first.push.channel == channel
     assert first.push.pub.data == b"\xff\x00\xfe"

@@ -148,7 +148,7 @@ def deep(server: Server) -> int:
 
 def wait_for(holds) -> None:
     """Wait until something is so; the server is another process."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 30
     while not holds():
         assert time.monotonic() < deadline
         time.sleep(0.05)

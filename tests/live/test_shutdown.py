@@ -133,7 +133,7 @@ async def test_namespace_made_in_another_process_is_used_at_once(
             " allow_subscribe_for_anonymous=True)",
         )
 
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             number = 3
             while True:
                 reply = await socket.ask({"id": number, "subscribe": {"channel": "fresh:a"}})

@@ -34,7 +34,7 @@ PREFLIGHT = {
 both = pytest.mark.parametrize("transport", ["http_stream", "sse"])
 
 
-async def eventually(is_so: Callable[[], Awaitable[bool]], seconds: float = 10.0) -> None:
+async def eventually(is_so: Callable[[], Awaitable[bool]], seconds: float = 30.0) -> None:
     deadline = time.monotonic() + seconds
     while not await is_so():
         assert time.monotonic() < deadline

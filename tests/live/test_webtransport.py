@@ -95,7 +95,7 @@ def _members(server: Server, channel: str) -> int:
 
 async def _until(condition: Callable[[], bool]) -> None:
     """Ask, in a thread, until it is so."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while True:
             if await asyncio.to_thread(condition):
                 return
@@ -396,7 +396,7 @@ async def test_sighup_renews_the_certificate(start: Start, tmp_path: Path) -> No
         (tmp_path / "tls.key").write_text(key)
         os.kill(server.pid, signal.SIGHUP)
 
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while True:
                 if await shown() != old:
                     break

@@ -24,7 +24,7 @@ from aioquic.quic.events import (
 
 
 PATH = "/connection/webtransport"
-WAIT_SECONDS = 10.0
+WAIT_SECONDS = 30.0
 CLOSE_SESSION = 0x2843
 
 

@@ -55,7 +55,7 @@ async def through_grpc(world: World, call: Call) -> Answer | None:
     method, request, metadata = translated
     async with listening(world) as port, grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
         try:
-            response = await stub(channel, method.title)(request, metadata=metadata, timeout=10)
+            response = await stub(channel, method.title)(request, metadata=metadata, timeout=30)
         except grpc.aio.AioRpcError as error:
             return _answer_of_status(error)
     return _answer_of_response(method, response)

@@ -305,7 +305,7 @@ def test_the_list_says_who_uses_a_proxy(operator, full):
 
 
 def test_a_namespace_offers_the_proxies_that_there_are(operator, full):
-    """Rows and handlers, and what a row has although it is gone."""
+    """Rows, the handlers of that event, and what a row has although it is gone."""
     handlers.register_handler("shared_poll_refresh", "in.python", print)
     Namespace.objects.create(name="stocks", publish_proxy_name="gone")
     url = reverse("admin:realtime_namespace_change", args=[Namespace.objects.get(name="stocks").pk])
@@ -315,10 +315,12 @@ def test_a_namespace_offers_the_proxies_that_there_are(operator, full):
     def offered(column):
         return [value for value, _ in form.fields[column].widget.choices]
 
-    assert offered("subscribe_proxy_name") == ["default", "prices", "in.python"]
-    assert offered("publish_proxy_name") == ["default", "prices", "in.python", "gone"]
+    assert offered("subscribe_proxy_name") == ["default", "prices"]
+    assert offered("publish_proxy_name") == ["default", "prices", "gone"]
     assert offered("shared_poll_proxy_name") == ["", "prices", "in.python"]
-    response = post(operator, url, shared_poll_proxy_name="prices", publish_proxy_name="in.python")
+    refused = post(operator, url, cache_empty_proxy_name="in.python", publish_proxy_name="prices")
+    assert "but a handler of shared_poll_refresh" in str(errors(refused)["cache_empty_proxy_name"])
+    response = post(operator, url, shared_poll_proxy_name="prices", publish_proxy_name="default")
     assert response.status_code == 302, errors(response)
     assert Namespace.objects.get(name="stocks").shared_poll_proxy_name == "prices"
 

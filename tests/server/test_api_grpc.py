@@ -366,7 +366,7 @@ def secure_channel(
 
 async def info(channel: grpc.aio.Channel) -> Any:
     """Make a call that succeeds if the channel does."""
-    return await stub(channel, "Info")(api_pb2.InfoRequest(), metadata=HAS_KEY, timeout=5)
+    return await stub(channel, "Info")(api_pb2.InfoRequest(), metadata=HAS_KEY, timeout=30)
 
 
 async def test_tls(authority: Authority) -> None:

@@ -139,7 +139,7 @@ async def test_connections_end_with_the_node(backend):
 
     await bootstrap.stop_node()
 
-    await asyncio.wait_for(backend.all_closed.wait(), 5)
+    await asyncio.wait_for(backend.all_closed.wait(), 30)
 
 
 async def test_a_function_that_is_not_async_has_the_database(node):

@@ -68,7 +68,7 @@ def consume(channel: grpc.aio.Channel, **request: Any) -> Any:
 
 async def next_of(stream: Any) -> unistream_pb2.Push:
     """Read one push."""
-    push = await asyncio.wait_for(stream.read(), 10)
+    push = await asyncio.wait_for(stream.read(), 30)
     assert push is not grpc.aio.EOF
     return push
 
@@ -80,7 +80,7 @@ def kind_of(push: unistream_pb2.Push) -> list[str]:
 
 async def until(is_so: Any) -> None:
     """Wait for a state that nothing reports."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not is_so():  # noqa: ASYNC110 -- nothing there to wait for
             await asyncio.sleep(0.01)
 

@@ -8,6 +8,7 @@ import functools
 import logging
 import multiprocessing
 import os
+import signal
 import socket
 import ssl
 from argparse import SUPPRESS, ArgumentParser
@@ -27,7 +28,7 @@ from realtime.conf.schema import env_name, leaves
 from realtime.protocol.errors import ConfigError
 from realtime.servers import production
 from realtime.servers.application import OnSide
-from realtime.servers.http_protocol import HTTPSettings
+from realtime.servers.connections import HTTPSettings
 from realtime.servers.limits import (
     endpoint_names,
     frames_by_path,
@@ -147,6 +148,8 @@ class Command(BaseCommand):
 
     def handle(self, *_: Any, **arguments: Any) -> None:
         """Serve until SIGTERM or SIGINT."""
+        # Held back until somebody listens: one that comes before would end the process, or be late for what is read now.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
         try:
             options = loader.get_options()
             _check(options)

@@ -20,7 +20,7 @@ import pytest
 
 
 ROOT = Path(__file__).parents[3]
-START_SECONDS = 20
+START_SECONDS = 60.0
 APPLICATION = "tests.live.servers.echo:application"
 
 
@@ -40,7 +40,7 @@ class RunningServer:
     def get(self, path: str) -> bytes:
         """Return the body of a GET."""
         address = f"http://127.0.0.1:{self.port}{path}"
-        with urllib.request.urlopen(address, timeout=5) as response:
+        with urllib.request.urlopen(address, timeout=30) as response:
             return bytes(response.read())
 
     def events(self) -> list[list[Any]]:
@@ -49,7 +49,7 @@ class RunningServer:
 
     def wait_for_events(self, *wanted: list[Any]) -> list[list[Any]]:
         """Wait until all of ``wanted`` have happened."""
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 30
         while True:
             events = self.events()
             if all(event in events for event in wanted):
@@ -92,7 +92,7 @@ def start_serve(log: Path, *flags: str) -> RunningServer:
     assert process.stdout is not None
     word, _, port = process.stdout.readline().partition(" ")
     if word != "ready":
-        process.communicate(timeout=10)
+        process.communicate(timeout=30)
         raise AssertionError(log.read_text(encoding="utf-8"))
     return RunningServer("serve", process, int(port), log)
 
@@ -113,7 +113,7 @@ def start_daphne(log: Path, limit: int = 65536) -> RunningServer:
         else:
             return RunningServer("daphne", process, port, log)
     process.kill()
-    process.communicate(timeout=10)
+    process.communicate(timeout=30)
     raise AssertionError(log.read_text(encoding="utf-8"))
 
 
@@ -185,11 +185,11 @@ class RawClient:
 
     async def head(self) -> bytes:
         """Read a response's head."""
-        return await asyncio.wait_for(self.reader.readuntil(b"\r\n\r\n"), 5)
+        return await asyncio.wait_for(self.reader.readuntil(b"\r\n\r\n"), 30)
 
     async def exactly(self, size: int) -> bytes:
         """Read so many bytes."""
-        return await asyncio.wait_for(self.reader.readexactly(size), 5)
+        return await asyncio.wait_for(self.reader.readexactly(size), 30)
 
     async def rest(self, seconds: float = 5) -> bytes:
         """Read to the end."""

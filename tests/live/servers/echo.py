@@ -35,8 +35,8 @@ from realtime.protocol.errors import SHUTDOWN
 from realtime.protocol.wire import frame
 from realtime.servers import production
 from realtime.servers.application import NodeApplication
+from realtime.servers.connections import HTTPSettings
 from realtime.servers.extension import EXTENSION, FramesConnection, FramesSettings
-from realtime.servers.http_protocol import HTTPSettings
 from realtime.servers.tls import server_context
 
 

@@ -16,7 +16,7 @@ from tests.unit.servers.certificates import self_signed
 from tests.unit.servers.frames import client_frame
 
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(120)
 
 PATHS = ["/connection/echo", "/connection/plain"]
 
@@ -24,7 +24,7 @@ PATHS = ["/connection/echo", "/connection/plain"]
 async def _close_of(websocket: object) -> tuple[int, str]:
     """Wait for the server's close frame."""
     with pytest.raises(ConnectionClosed) as closed:
-        await asyncio.wait_for(websocket.recv(), 5)  # type: ignore[attr-defined]
+        await asyncio.wait_for(websocket.recv(), 30)  # type: ignore[attr-defined]
     assert closed.value.rcvd is not None
     return closed.value.rcvd.code, closed.value.rcvd.reason
 
@@ -58,7 +58,7 @@ async def test_replies_to_one_read_leave_in_one_write(either: RunningServer) -> 
         await client.request("/connection/echo")
 
         client.writer.write(b"".join(client_frame(b"%d" % n) for n in range(5)))
-        first = await asyncio.wait_for(client.reader.read(1000), 5)
+        first = await asyncio.wait_for(client.reader.read(1000), 30)
 
         assert first == b"".join(b"\x81\x01%d" % n for n in range(5))
 
@@ -173,7 +173,7 @@ async def test_a_broken_frame_is_answered_with_its_code(
 async def test_a_ping_is_answered(either: RunningServer) -> None:
     """By the server itself."""
     async with connect(either.url("/connection/echo")) as websocket:
-        await asyncio.wait_for(await websocket.ping(b"note"), 5)
+        await asyncio.wait_for(await websocket.ping(b"note"), 30)
 
 
 async def test_while_reading_is_paused_messages_wait_in_order(either: RunningServer) -> None:

@@ -10,7 +10,7 @@ import pytest
 from tests.live.servers.conftest import RawClient, RunningServer, raw_client
 
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(120)
 
 
 def post(path: str, body: bytes = b"{}", *headers: bytes, version: str = "1.1") -> bytes:

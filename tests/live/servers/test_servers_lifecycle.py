@@ -15,14 +15,14 @@ from websockets.exceptions import ConnectionClosed
 from tests.live.servers.conftest import RunningServer, raw_client
 
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(120)
 
 Start = Callable[..., RunningServer]
 
 
 async def _close_of(websocket: ClientConnection) -> tuple[int, str]:
     with pytest.raises(ConnectionClosed) as closed:
-        await asyncio.wait_for(websocket.recv(), 10)
+        await asyncio.wait_for(websocket.recv(), 30)
     assert closed.value.rcvd is not None
     return closed.value.rcvd.code, closed.value.rcvd.reason
 

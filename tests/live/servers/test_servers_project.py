@@ -22,7 +22,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from tests.live.servers.conftest import ROOT, free_port
 
 
-pytestmark = pytest.mark.timeout(90)
+pytestmark = pytest.mark.timeout(120)
 
 KEY = "a key for this test"
 
@@ -79,7 +79,7 @@ def _wait_until_it_answers(process: subprocess.Popen[str], port: int, log: Path)
 
 def _status(url: str, data: bytes | None = None) -> int:
     try:
-        with urllib.request.urlopen(url, data, timeout=5) as response:
+        with urllib.request.urlopen(url, data, timeout=30) as response:
             return int(response.status)
     except urllib.error.HTTPError as error:
         return int(error.code)
@@ -108,12 +108,12 @@ async def test_a_client_connects_and_is_sent_away_at_the_end(
     process, port = server
     async with connect(f"ws://127.0.0.1:{port}/connection/websocket") as websocket:
         await websocket.send('{"id":1,"connect":{}}')
-        reply = json.loads(await asyncio.wait_for(websocket.recv(), 5))
+        reply = json.loads(await asyncio.wait_for(websocket.recv(), 30))
         assert reply["connect"]["client"]
 
         process.send_signal(signal.SIGTERM)
         with pytest.raises(ConnectionClosed) as closed:
-            await asyncio.wait_for(websocket.recv(), 10)
+            await asyncio.wait_for(websocket.recv(), 30)
 
     assert closed.value.rcvd is not None
     assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (3001, "shutdown")
@@ -143,7 +143,7 @@ async def test_every_kind_of_request_finds_its_way(
 
 def _api(root: str, key: str) -> Any:
     request = urllib.request.Request(f"{root}/api/info", b"{}", {"X-API-Key": key})
-    with urllib.request.urlopen(request, timeout=5) as response:
+    with urllib.request.urlopen(request, timeout=30) as response:
         return json.load(response)
 
 

@@ -342,7 +342,7 @@ class Heard(list[bytes]):
 async def heard(connection: Connection) -> None:
     """Wait until something is written."""
     assert isinstance(connection.transport.written, Heard)
-    await asyncio.wait_for(connection.transport.written.has_more.wait(), 5)
+    await asyncio.wait_for(connection.transport.written.has_more.wait(), 30)
 
 
 async def test_a_write_delay_joins_what_a_connection_gets_of_all_its_channels(

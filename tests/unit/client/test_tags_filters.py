@@ -149,12 +149,12 @@ async def test_what_is_held_back_while_subscribing_is_filtered(node, monkeypatch
     reader = Reader(node, "doc:a", tf=ODD, recover=True, **RECOVERING)
     reader.connect()
     reader._command({"id": 2, "subscribe": {"channel": "doc:a", **reader.request}})
-    await asyncio.wait_for(is_reading.wait(), 5)
+    await asyncio.wait_for(is_reading.wait(), 30)
     for number in (2, 3, 4):
         await publish(node, "doc:a", number)
 
     may_read.set()
-    await asyncio.wait_for(reader.connection.client._task, 5)
+    await asyncio.wait_for(reader.connection.client._task, 30)
     await publish(node, "doc:a", 5)
     reader.read()
 
@@ -339,13 +339,13 @@ async def test_what_comes_between_a_subscribe_and_the_end_of_its_connect_arrives
     connection = Connection(node, "c")
     subs = {"hist:quick": {}, "hist:slow": {}}
     connection.send({"id": 1, "connect": {"token": token(sub="ann", subs=subs)}})
-    await asyncio.wait_for(is_waiting.wait(), 5)
+    await asyncio.wait_for(is_waiting.wait(), 30)
     await asyncio.sleep(0)
     for number in (1, 2):
         await publish(node, "hist:quick", number)
 
     may_go.set()
-    await asyncio.wait_for(connection.client._task, 5)
+    await asyncio.wait_for(connection.client._task, 30)
     await publish(node, "hist:quick", 3)
 
     reply, *pushes = connection.received()

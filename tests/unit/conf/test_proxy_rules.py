@@ -185,7 +185,10 @@ def test_which_proxies_there_are(monkeypatch):
     after = known_proxies(options, ["row"])
 
     assert (before.names, before.defaults) == ({"row"}, {"publish"})
-    assert after.names >= {"row", "prices"}
+    assert after.names == {"row"}
+    assert before.problem(EVENT, "prices")
+    assert not after.problem(EVENT, "prices")
+    assert after.problem("cache_empty", "prices")
     assert after.defaults == {"publish", EVENT}
     assert after.asks(EVENT)
     assert not after.asks("publish")

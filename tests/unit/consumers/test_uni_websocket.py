@@ -34,7 +34,7 @@ class Peer:
         self.events.put_nowait({"type": "websocket.receive", "text": text})
 
     async def next(self):
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(30):
             return await self.sent.get()
 
     async def push(self):

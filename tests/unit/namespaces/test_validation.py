@@ -327,6 +327,27 @@ def test_a_proxy_that_is_not_asked_yet_is_a_warning():
     assert check(asked, warnings=True) == []
 
 
+def test_row_10_a_handler_answers_for_its_own_kind_of_event():
+    """A proxy of the list may be asked of any."""
+    poll = ChannelOptions(
+        subscription_type="shared_poll", shared_poll=SharedPollOptions(proxy_name="prices")
+    )
+    handled = {"shared_poll_refresh": {"prices"}, "cache_empty": {"prices", "fill"}}
+    other = msgspec.structs.replace(poll, shared_poll=SharedPollOptions(proxy_name="fill"))
+
+    def messages(options, **proxies):
+        candidate = Candidate(
+            namespaces={"ns": options}, proxies=Proxies(**proxies), has_shared_poll_secret=True
+        )
+        return [problem.message for problem in validate(candidate)]
+
+    assert messages(poll, handled=handled) == []
+    assert messages(other, handled=handled) == [
+        "there is no proxy 'fill', but a handler of cache_empty"
+    ]
+    assert messages(other, handled=handled, names={"fill"}) == []
+
+
 @pytest.mark.parametrize("kind", ["map_clients", "map_users"])
 @pytest.mark.parametrize(
     ("prefix", "is_right"),

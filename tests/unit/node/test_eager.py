@@ -82,7 +82,7 @@ async def test_any_other_wait_gets_a_task() -> None:
 
     async def ask() -> tuple[int, int]:
         await asyncio.sleep(0)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             return await prompt, await usual
 
     _, driven = run_promptly(ask())

@@ -51,7 +51,7 @@ async def test_a_proxy_that_changes_or_goes_closes_its_connections(registry, bac
 
     registry.take({}, {"one": replace(options, **change)} if change else {})
 
-    await asyncio.wait_for(backend.all_closed.wait(), 5)
+    await asyncio.wait_for(backend.all_closed.wait(), 30)
     assert (registry.find_shared_poll("one") is not None) == bool(change)
 
 
@@ -67,13 +67,13 @@ async def test_a_call_under_way_ends_before_its_proxy_is_closed(registry, backen
     backend.reply = wait
     registry.take({}, {"one": ProxyOptions(endpoint=backend.url, timeout=10)})
     call = asyncio.create_task(registry.find_shared_poll("one").refresh(REQUEST))
-    await asyncio.wait_for(entered.wait(), 5)
+    await asyncio.wait_for(entered.wait(), 30)
 
     registry.take({}, {})
     release.set()
 
     assert (await call).epoch == "answered"
-    await asyncio.wait_for(backend.all_closed.wait(), 5)
+    await asyncio.wait_for(backend.all_closed.wait(), 30)
 
 
 async def test_a_configuration_that_can_not_be_taken_changes_nothing(registry, backend):
@@ -109,13 +109,13 @@ async def test_closing_waits_for_nobody_for_ever(registry, backend, monkeypatch)
     backend.reply = wait
     registry.take({}, {"one": ProxyOptions(endpoint=backend.url, timeout=30)})
     call = asyncio.create_task(registry.find_shared_poll("one").refresh(REQUEST))
-    await asyncio.wait_for(entered.wait(), 5)
+    await asyncio.wait_for(entered.wait(), 30)
 
     await registry.close()
     await registry.close()
 
     with pytest.raises(ProxyError):
-        await asyncio.wait_for(call, 5)
+        await asyncio.wait_for(call, 30)
     assert backend.connections == 1
     assert registry.find_shared_poll("one") is None
 

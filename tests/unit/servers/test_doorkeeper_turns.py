@@ -9,9 +9,9 @@ from typing import Any
 from uvicorn.config import Config
 
 from realtime.protocol.wire import frame
+from realtime.servers.connections import DrainableState, HTTPSettings
 from realtime.servers.doorkeeper import Doorkeeper, doorkeeper_class
 from realtime.servers.extension import EXTENSION
-from realtime.servers.http_protocol import DrainableState, HTTPSettings
 from realtime.servers.pacing import Turns
 from tests.unit.servers.frames import client_frame
 from tests.unit.servers.test_frames_protocol import RecordingTransport

@@ -46,7 +46,7 @@ async def _run(application: Any, *, method: str = "GET", body: bytes = b"") -> C
     exchange = Exchange(connection, 0, {"method": method, "extensions": {}})
     exchange.begin(application)
     exchange.on_body(body, is_last=True)
-    await asyncio.wait_for(connection.is_over.wait(), 5)
+    await asyncio.wait_for(connection.is_over.wait(), 30)
     return connection
 
 
@@ -119,7 +119,7 @@ async def test_a_peer_that_does_not_read_makes_send_wait() -> None:
     assert [each[1] for each in connection.done if each[0] == "body"] == [b"1"]
 
     exchange.on_lost()
-    await asyncio.wait_for(sent.wait(), 5)
+    await asyncio.wait_for(sent.wait(), 30)
     assert [each[1] for each in connection.done if each[0] == "body"] == [b"1"]
 
 

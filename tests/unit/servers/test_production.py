@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from realtime.conf.options import ProcessOptions, TLSOptions
 from realtime.protocol.errors import ConfigError
-from realtime.servers.http_protocol import HTTPSettings
+from realtime.servers.connections import HTTPSettings
 from realtime.servers.limits import (
     endpoint_names,
     frames_by_path,

@@ -97,7 +97,7 @@ async def test_a_session_without_a_stream_ends(
     monkeypatch.setattr(webtransport, "STREAM_SECONDS", 0.0)
     WebTransportSession(carrier, SESSION, SCOPE)
 
-    await asyncio.wait_for(carrier.is_over.wait(), 5)
+    await asyncio.wait_for(carrier.is_over.wait(), 30)
 
     assert carrier.done == [("body", SESSION, _close(3502, "stale"), True), ("forget", False)]
 
@@ -110,7 +110,7 @@ async def test_the_servers_end_comes_in_order(node: Node, carrier: Carrier) -> N
     client.disconnect(3005, "connection expired")
     push = b'{"push":{"disconnect":{"code":3005,"reason":"connection expired"}}}\n'
     assert carrier.done == [("write", STREAM, push, True)]
-    await asyncio.wait_for(carrier.is_over.wait(), 5)
+    await asyncio.wait_for(carrier.is_over.wait(), 30)
 
     assert carrier.done[1:] == [
         ("reset", STREAM),
@@ -183,7 +183,7 @@ async def test_what_comes_while_a_command_waits_is_held(
 
     gate.clear()
     session.resume_reading()
-    await asyncio.wait_for(gate.wait(), 5)
+    await asyncio.wait_for(gate.wait(), 30)
 
     assert seen == [b"1\n", b"2\n3\n"]
 
@@ -206,7 +206,7 @@ async def test_a_reader_that_is_behind_is_paused_and_resumed(node: Node, carrier
     carrier.unsent = 2_000_000
     session.on_transmitted()
     assert not node.connections
-    await asyncio.wait_for(carrier.is_over.wait(), 5)
+    await asyncio.wait_for(carrier.is_over.wait(), 30)
     assert carrier.done == [
         ("reset", STREAM),
         ("reset", STREAM),

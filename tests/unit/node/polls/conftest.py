@@ -16,7 +16,8 @@ from tests.unit.client.conftest import (  # noqa: F401 -- fixtures
     node,
 )
 from tests.unit.client.conftest import options as plain_options  # noqa: F401 -- a fixture
-from tests.unit.node.polls.world import Application, FakeTimers, Follower, with_polls
+from tests.unit.node.polls.world import Application, Follower, with_polls
+from tests.unit.node.timers import FakeTimers
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from realtime.protocol import fossil
 from realtime.protocol.api_messages import SharedPollPublishRequest
 from realtime.protocol.errors import BadRequestError, NotAvailableError, UnknownChannelError
 from realtime.proxies.shared_poll import PolledItem, SharedPollRefreshResult
-from tests.unit.node.polls.world import settle
+from tests.unit.node.timers import settle
 
 
 def value(data, version=1, key="btc", **more):

@@ -12,7 +12,8 @@ from realtime import commands
 from realtime.protocol.api_messages import SubscribeRequest
 from realtime.protocol.errors import EngineError
 from tests.unit.client.conftest import SECRET, Connection
-from tests.unit.node.polls.world import KEY, settle
+from tests.unit.node.polls.world import KEY
+from tests.unit.node.timers import settle
 
 
 def error_of(reply):

@@ -7,7 +7,8 @@ import asyncio
 from msgspec import Raw
 
 from realtime.proxies.shared_poll import PolledItem, SharedPollRefreshResult
-from tests.unit.node.polls.world import settle, with_polls
+from tests.unit.node.polls.world import with_polls
+from tests.unit.node.timers import settle
 
 
 def value(data, version=1, key="btc", **more):
