@@ -59,8 +59,8 @@ test: services lint types ## Everything but parity, autobahn and bench
 services: $(VENV)/.dev ## Install what tests need beside Python
 	@tests/services.sh
 
-parity: $(VENV)/.dev ## Record transcripts from Centrifugo anew
-	$(BIN)/pytest -m parity $(PYTEST_ARGS)
+parity: $(VENV)/.dev ## Record transcripts anew from the Centrifugo that CENTRIFUGO_BINARY names
+	$(BIN)/pytest -m parity tests/parity $(PYTEST_ARGS)
 
 autobahn: $(VENV)/.dev ## The WebSocket conformance suite
 	$(BIN)/pytest -m autobahn $(PYTEST_ARGS)

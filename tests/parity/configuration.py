@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from tests.live.harness import API_KEY, HMAC_KEY
@@ -19,7 +20,7 @@ _MAP_WRITES = {
 }
 
 
-def _map(name: str, mode: str, *, options: dict[str, Any] = {}, **more: Any) -> dict[str, Any]:
+def _map(name: str, mode: str, *, options: Mapping[str, Any] = {}, **more: Any) -> dict[str, Any]:
     key_ttl = {} if mode == "persistent" else {"key_ttl": "600s"}
     return {
         "name": name,
@@ -30,7 +31,7 @@ def _map(name: str, mode: str, *, options: dict[str, Any] = {}, **more: Any) -> 
     }
 
 
-def _poll(name: str, *, options: dict[str, Any] = {}, **more: Any) -> dict[str, Any]:
+def _poll(name: str, *, options: Mapping[str, Any] = {}, **more: Any) -> dict[str, Any]:
     return {
         "name": name,
         "subscription_type": "shared_poll",
@@ -41,7 +42,12 @@ def _poll(name: str, *, options: dict[str, Any] = {}, **more: Any) -> dict[str, 
 
 
 NAMESPACES: list[dict[str, Any]] = [
-    {"name": "open", **_OPEN, "allow_publish_for_client": True, "allow_publish_for_anonymous": True},
+    {
+        "name": "open",
+        **_OPEN,
+        "allow_publish_for_client": True,
+        "allow_publish_for_anonymous": True,
+    },
     {"name": "closed"},
     {"name": "named", "allow_subscribe_for_client": True, "allow_publish_for_client": True},
     {
@@ -58,8 +64,20 @@ NAMESPACES: list[dict[str, Any]] = [
     },
     {"name": "users", "allow_user_limited_channels": True},
     {"name": "digits", **_OPEN, "channel_regex": "^[0-9]+$"},
-    {"name": "json", **_OPEN, "publication_data_format": "json", "allow_publish_for_client": True, "allow_publish_for_anonymous": True},
-    {"name": "objects", **_OPEN, "publication_data_format": "json_object", "allow_publish_for_client": True, "allow_publish_for_anonymous": True},
+    {
+        "name": "json",
+        **_OPEN,
+        "publication_data_format": "json",
+        "allow_publish_for_client": True,
+        "allow_publish_for_anonymous": True,
+    },
+    {
+        "name": "objects",
+        **_OPEN,
+        "publication_data_format": "json_object",
+        "allow_publish_for_client": True,
+        "allow_publish_for_anonymous": True,
+    },
     {
         "name": "room",
         **_OPEN,
@@ -81,24 +99,88 @@ NAMESPACES: list[dict[str, Any]] = [
         "allow_presence_for_anonymous": True,
     },
     {"name": "plain", **_OPEN, **_HISTORY, **_READ_HISTORY},
-    {"name": "hist", **_OPEN, **_HISTORY, **_READ_HISTORY, "force_recovery": True, "allow_publish_for_client": True, "allow_publish_for_anonymous": True},
+    {
+        "name": "hist",
+        **_OPEN,
+        **_HISTORY,
+        **_READ_HISTORY,
+        "force_recovery": True,
+        "allow_publish_for_client": True,
+        "allow_publish_for_anonymous": True,
+    },
     {"name": "positioned", **_OPEN, **_HISTORY, "force_positioning": True},
-    {"name": "cache", **_OPEN, **_HISTORY, "force_recovery": True, "force_recovery_mode": "cache", "allow_tags_filter": True},
-    {"name": "autocache", **_OPEN, **_HISTORY, "force_recovery": True, "force_recovery_mode": "cache", "auto_cache_recover": True},
+    {
+        "name": "cache",
+        **_OPEN,
+        **_HISTORY,
+        "force_recovery": True,
+        "force_recovery_mode": "cache",
+        "allow_tags_filter": True,
+    },
+    {
+        "name": "autocache",
+        **_OPEN,
+        **_HISTORY,
+        "force_recovery": True,
+        "force_recovery_mode": "cache",
+        "auto_cache_recover": True,
+    },
     {"name": "doc", **_OPEN, **_HISTORY, **_READ_HISTORY, **_DELTA, "force_recovery": True},
-    {"name": "asksdelta", **_OPEN, **_HISTORY, "force_recovery": True, "allowed_delta_types": ["fossil"]},
-    {"name": "cachedoc", **_OPEN, **_HISTORY, **_DELTA, "force_recovery": True, "force_recovery_mode": "cache"},
+    {
+        "name": "asksdelta",
+        **_OPEN,
+        **_HISTORY,
+        "force_recovery": True,
+        "allowed_delta_types": ["fossil"],
+    },
+    {
+        "name": "cachedoc",
+        **_OPEN,
+        **_HISTORY,
+        **_DELTA,
+        "force_recovery": True,
+        "force_recovery_mode": "cache",
+    },
     {"name": "loosedoc", **_OPEN, **_HISTORY, **_DELTA},
     {"name": "nohistdoc", **_OPEN, **_DELTA},
-    {"name": "tagged", **_OPEN, **_HISTORY, **_READ_HISTORY, "force_recovery": True, "allow_tags_filter": True},
+    {
+        "name": "tagged",
+        **_OPEN,
+        **_HISTORY,
+        **_READ_HISTORY,
+        "force_recovery": True,
+        "allow_tags_filter": True,
+    },
     {"name": "loosetags", **_OPEN, "allow_tags_filter": True},
-    {"name": "taggeddoc", **_OPEN, **_HISTORY, **_DELTA, "force_recovery": True, "allow_tags_filter": True},
+    {
+        "name": "taggeddoc",
+        **_OPEN,
+        **_HISTORY,
+        **_DELTA,
+        "force_recovery": True,
+        "allow_tags_filter": True,
+    },
+    # What Centrifugo doesn't know it ignores: its publications come one by one.
+    {"name": "batched", **_OPEN, **_HISTORY, "batch_max_size": 3, "batch_max_delay": "50ms"},
+    _map(
+        "impatient",
+        "persistent",
+        options={"min_page_size": 1, "subscribe_catch_up_timeout": "500ms"},
+    ),
     _map("eph", "ephemeral", options={"min_page_size": 2}),
-    _map("board", "persistent", options={"min_page_size": 2, "default_page_size": 3, "max_page_size": 4}),
+    _map(
+        "board",
+        "persistent",
+        options={"min_page_size": 2, "default_page_size": 3, "max_page_size": 4},
+    ),
     _map("rec", "recoverable", options={"stream_size": 5, "min_page_size": 1}),
     _map("mapdoc", "persistent", options={"min_page_size": 1}, **_DELTA),
     _map("maptags", "persistent", options={"min_page_size": 1}, allow_tags_filter=True),
-    _map("byclient", "persistent", options={"client_key": "client_id", "remove_client_on_unsubscribe": True}),
+    _map(
+        "byclient",
+        "persistent",
+        options={"client_key": "client_id", "remove_client_on_unsubscribe": True},
+    ),
     _map("byuser", "persistent", options={"client_key": "user_id"}),
     {"name": "mapclosed", "subscription_type": "map", **_OPEN, "map": {"mode": "persistent"}},
     {
@@ -111,8 +193,18 @@ NAMESPACES: list[dict[str, Any]] = [
             "allow_remove_for_subscriber": True,
         },
     },
-    {"name": "mapclients", "subscription_type": "map_clients", **_OPEN, "map": {"mode": "recoverable", "key_ttl": "600s"}},
-    {"name": "mapusers", "subscription_type": "map_users", **_OPEN, "map": {"mode": "recoverable", "key_ttl": "600s"}},
+    {
+        "name": "mapclients",
+        "subscription_type": "map_clients",
+        **_OPEN,
+        "map": {"mode": "recoverable", "key_ttl": "600s"},
+    },
+    {
+        "name": "mapusers",
+        "subscription_type": "map_users",
+        **_OPEN,
+        "map": {"mode": "recoverable", "key_ttl": "600s"},
+    },
     {
         "name": "watched",
         **_OPEN,
@@ -120,7 +212,11 @@ NAMESPACES: list[dict[str, Any]] = [
         "map_users_presence_channel_prefix": "mapusers:",
     },
     _poll("poll", allowed_delta_types=["fossil"]),
-    _poll("versions", options={"mode": "versioned", "publish_enabled": True, "max_keys_per_connection": 3}, allowed_delta_types=["fossil"]),
+    _poll(
+        "versions",
+        options={"mode": "versioned", "publish_enabled": True, "max_keys_per_connection": 3},
+        allowed_delta_types=["fossil"],
+    ),
 ]
 
 
@@ -155,7 +251,11 @@ def configuration(poll_url: str, *, hasty: bool = False) -> dict[str, Any]:
         "channel": {
             "proxy": {"shared_poll_refresh": {"endpoint": poll_url}},
             "max_length": 80,
-            "without_namespace": {**_OPEN, "allow_publish_for_client": True, "allow_publish_for_anonymous": True},
+            "without_namespace": {
+                **_OPEN,
+                "allow_publish_for_client": True,
+                "allow_publish_for_anonymous": True,
+            },
             "namespaces": NAMESPACES,
         },
     }

@@ -15,6 +15,9 @@ _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12
 # A second may pass between a token's signing and its reading.
 _TTL_STEP = 10
 _MIN_EPOCH_LENGTH = 4
+_MAPS = {"subs", "presence", "channels", "tags"}
+_SAY_VERSION = {"connect", "nodes"}
+_VERSION = "<version>"
 
 
 class Shown(str):
@@ -63,12 +66,15 @@ class Masks:
     def got(self, value: Any, key: str = "") -> Any:
         """Write down what was received."""
         if isinstance(value, dict):
-            return {
-                self._replace(name): self._field(name, one)
-                if not (name == "version" and key in ("connect", "nodes"))
-                else "<version>"
-                for name, one in value.items()
+            # Go's maps are in no order, and names are given in the order of what is seen.
+            items = sorted(value.items()) if key in _MAPS else value.items()
+            fields = {
+                self._replace(name): _VERSION
+                if name == "version" and key in _SAY_VERSION
+                else self._field(name, one)
+                for name, one in items
             }
+            return dict(sorted(fields.items())) if key in _MAPS else fields
         if isinstance(value, list):
             return [self.got(one, key) for one in value]
         if isinstance(value, str):

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.live.conftest import copy_database
 from tests.live.harness import Server, free_port, manage
-from tests.live.polled import polled_application
+from tests.live.polled import PolledApplication
 from tests.parity.configuration import configuration
 from tests.parity.talk import Place
 
@@ -23,30 +24,39 @@ BINARY_VARIABLE = "CENTRIFUGO_BINARY"
 _START_SECONDS = 30.0
 
 
+def our_database(folder: Path, polled: PolledApplication) -> Path:
+    """Make a database with the namespaces, which both of our servers are started with."""
+    path, file = folder / "db.sqlite3", folder / "config.json"
+    file.write_text(json.dumps(configuration(polled.url)))
+    manage(path, "migrate", "--verbosity", "0")
+    manage(path, "importconfig", str(file), options={"TIDEWIRE_CONFIG": str(file)})
+    return path
+
+
 @contextlib.contextmanager
-def our_server(folder: Path, *, hasty: bool = False) -> Iterator[Place]:
+def our_server(
+    database: Path, folder: Path, polled: PolledApplication, *, hasty: bool = False
+) -> Iterator[Place]:
     """Run ``manage.py serve`` with the configuration."""
-    with polled_application() as polled:
-        file = folder / "config.json"
-        file.write_text(json.dumps(configuration(polled.url, hasty=hasty)))
-        options = {
-            "TIDEWIRE_CONFIG": str(file),
-            # The harness allows everybody to connect, and the environment wins over the file.
-            "TIDEWIRE_CLIENT_ALLOW_ANONYMOUS_CONNECT_WITHOUT_TOKEN": str(not hasty).lower(),
-        }
-        manage(folder / "db.sqlite3", "migrate", "--verbosity", "0", options=options)
-        manage(folder / "db.sqlite3", "importconfig", str(file), options=options)
-        server = Server("serve", folder, options)
-        server.start()
-        try:
-            yield Place(server.url, polled, is_ours=True)
-        finally:
-            assert server.stop() == 0, server.log
-        assert "Traceback" not in server.log, server.log
+    copy_database(database, folder)
+    file = folder / "config.json"
+    file.write_text(json.dumps(configuration(polled.url, hasty=hasty)))
+    options = {
+        "TIDEWIRE_CONFIG": str(file),
+        # The harness allows everybody to connect, and the environment wins over the file.
+        "TIDEWIRE_CLIENT_ALLOW_ANONYMOUS_CONNECT_WITHOUT_TOKEN": str(not hasty).lower(),
+    }
+    server = Server("serve", folder, options).start()
+    try:
+        yield Place(server.url, polled, is_ours=True)
+    finally:
+        status = server.stop()
+    assert status == 0, server.log
+    assert "Traceback" not in server.log, server.log
 
 
 @contextlib.contextmanager
-def centrifugo(folder: Path, *, hasty: bool = False) -> Iterator[Place]:
+def centrifugo(folder: Path, polled: PolledApplication, *, hasty: bool = False) -> Iterator[Place]:
     """Run the binary that ``CENTRIFUGO_BINARY`` names with the same configuration."""
     binary = os.environ.get(BINARY_VARIABLE, "")
     if not binary or not os.access(binary, os.X_OK):
@@ -56,28 +66,22 @@ def centrifugo(folder: Path, *, hasty: bool = False) -> Iterator[Place]:
             pytrace=False,
         )
     port = free_port()
-    with polled_application() as polled:
-        file = folder / "centrifugo.json"
-        file.write_text(
-            json.dumps(
-                {
-                    **configuration(polled.url, hasty=hasty),
-                    "http_server": {"address": "127.0.0.1", "port": port},
-                }
-            )
+    settings = configuration(polled.url, hasty=hasty)
+    settings["http_server"] = {"address": "127.0.0.1", "port": port}
+    file = folder / "centrifugo.json"
+    file.write_text(json.dumps(settings))
+    log_path = folder / "centrifugo.log"
+    with log_path.open("wb") as log:
+        process = subprocess.Popen(
+            [binary, "-c", str(file)], stdout=log, stderr=log, cwd=folder, env={}
         )
-        log_path = folder / "centrifugo.log"
-        with log_path.open("wb") as log:
-            process = subprocess.Popen(
-                [binary, "-c", str(file)], stdout=log, stderr=log, cwd=folder, env={}
-            )
-        try:
-            url = f"http://127.0.0.1:{port}"
-            _await_answer(url, process, log_path)
-            yield Place(url, polled, is_ours=False)
-        finally:
-            process.terminate()
-            process.wait(_START_SECONDS)
+    try:
+        url = f"http://127.0.0.1:{port}"
+        _await_answer(url, process, log_path)
+        yield Place(url, polled, is_ours=False)
+    finally:
+        process.terminate()
+        process.wait(_START_SECONDS)
 
 
 def _await_answer(url: str, process: subprocess.Popen[bytes], log_path: Path) -> None:

@@ -32,7 +32,7 @@ from tests.parity.masks import Masks, Shown
 
 
 WAIT_SECONDS = 30.0
-POLL_SECRET = "what signs batches of parity"  # noqa: S105
+POLL_SECRET = "what signs batches of parity"
 _FENCE = "fence"
 
 
@@ -102,9 +102,7 @@ class Talk:
         """Name a channel that no other scenario uses."""
         return f"{namespace}:{self.name}-{self.encoding}{suffix}"
 
-    def note(
-        self, who: str, what: str, value: Any, differs: Differs | None = None
-    ) -> None:
+    def note(self, who: str, what: str, value: Any, differs: Differs | None = None) -> None:
         """Write a line."""
         masked = self.masks.sent(value) if what == "sent" else self.masks.got(value)
         self.lines.append(Line({"who": who, what: masked}, differs))
@@ -119,7 +117,7 @@ class Talk:
         self,
         name: str = "client",
         *,
-        connect: Any = {},
+        connect: Mapping[str, Any] | None = {},
         answers_pings: bool = True,
         differs: Differs | None = None,
     ) -> Client:
@@ -193,7 +191,9 @@ class Talk:
             if value != "" or name != "sub"
         }
         note = "" if key == HMAC_KEY else " by another key"
-        return Shown(jwt.encode(payload, key, algorithm="HS256"), f"<token{note} {json.dumps(shown)}>")
+        return Shown(
+            jwt.encode(payload, key, algorithm="HS256"), f"<token{note} {json.dumps(shown)}>"
+        )
 
     def signature(
         self,
@@ -356,7 +356,9 @@ class Client:
         if self._close is None and not self._is_refused:
             self._ids += 1
             number = self._ids
-            frame = encode(self._talk.encoding, [{"id": number, "unsubscribe": {"channel": _FENCE}}])
+            frame = encode(
+                self._talk.encoding, [{"id": number, "unsubscribe": {"channel": _FENCE}}]
+            )
             with contextlib.suppress(websockets.ConnectionClosed):
                 await self._socket.send(frame)
             await self._take(lambda one: one.get("id") == number)

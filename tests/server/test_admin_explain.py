@@ -77,7 +77,7 @@ def ask(operation, channel, **more):
         ("publish", "board:a", {"user": "7"}, 103, "denied"),
         ("publish", "board:a", {"user": "7", "is_subscribed": True}, 0, "map.client_key"),
         ("remove", "board:a", {"user": "7", "is_subscribed": True}, 103, "denied"),
-        ("remove", "open:a", {"user": "7", "is_subscribed": True}, 107, "type"),
+        ("remove", "open:a", {"user": "7", "is_subscribed": True}, 103, "type"),
         ("subscribe", "closed:a", {"user": "7"}, 103, "denied"),
         ("subscribe", "poll:a", {"user": "7"}, 0, "allow_subscribe_for_client"),
         ("subscribe", "poll:a", {}, 103, "denied"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from tests.parity.encodings import JSON, PROTOBUF
@@ -9,8 +10,8 @@ from tests.parity.script import scenario
 from tests.parity.talk import Talk
 
 
-def _leaf(cmp: str, val: str = "", vals: list[str] = [], key: str = "k") -> dict[str, Any]:
-    fields = {"key": key, "cmp": cmp, "val": val, "vals": vals}
+def _leaf(cmp: str, val: str = "", vals: Sequence[str] = (), key: str = "k") -> dict[str, Any]:
+    fields = {"key": key, "cmp": cmp, "val": val, "vals": list(vals)}
     return {name: one for name, one in fields.items() if one}
 
 

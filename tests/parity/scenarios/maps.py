@@ -14,7 +14,9 @@ STREAM, LIVE, STATE = 1, 0, 2
 
 async def _fill(talk: Talk, channel: str, *keys: str, **more: Any) -> None:
     for key in keys:
-        await talk.call("map_publish", {"channel": channel, "key": key, "data": {"of": key}, **more})
+        await talk.call(
+            "map_publish", {"channel": channel, "key": key, "data": {"of": key}, **more}
+        )
 
 
 async def _ask(
@@ -222,11 +224,15 @@ async def map_loads_that_break(talk: Talk) -> None:
     client = await talk.client("another epoch")
     page = await _ask(client, channel, STATE, limit=2)
     await _ask(client, channel, STATE, limit=2, cursor=page["cursor"], offset=5, epoch="another")
-    await _ask(client, channel, STATE, limit=2, cursor=page["cursor"], offset=5, epoch=page["epoch"])
+    await _ask(
+        client, channel, STATE, limit=2, cursor=page["cursor"], offset=5, epoch=page["epoch"]
+    )
     client = await talk.client("leaves while loading")
     page = await _ask(client, channel, STATE, limit=2)
     await talk.call("map_clear", {"channel": channel})
-    await _ask(client, channel, STATE, limit=2, cursor=page["cursor"], offset=5, epoch=page["epoch"])
+    await _ask(
+        client, channel, STATE, limit=2, cursor=page["cursor"], offset=5, epoch=page["epoch"]
+    )
 
 
 @scenario()
@@ -254,8 +260,12 @@ async def maps_written_by_clients(talk: Talk) -> None:
     await client.ask({"publish": {"channel": channel, "type": 1, "removed": True}})
     await client.ask({"publish": {"channel": channel, "type": 1, "key": "empty"}})
     await client.push()
-    await client.ask({"publish": {"channel": talk.channel("open"), "type": 1, "key": "k", "data": 1}})
-    await client.ask({"publish": {"channel": talk.channel("nowhere"), "type": 1, "key": "k", "data": 1}})
+    await client.ask(
+        {"publish": {"channel": talk.channel("open"), "type": 1, "key": "k", "data": 1}}
+    )
+    await client.ask(
+        {"publish": {"channel": talk.channel("nowhere"), "type": 1, "key": "k", "data": 1}}
+    )
     await talk.call("map_read_state", {"channel": channel, "limit": -1})
 
 
@@ -266,10 +276,14 @@ async def maps_closed_to_writers(talk: Talk) -> None:
         channel = talk.channel(namespace)
         for user in ("", "ann"):
             token = talk.token(user)
-            client = await talk.client(f"{user or 'nobody'} of {namespace}", connect={"token": token})
+            client = await talk.client(
+                f"{user or 'nobody'} of {namespace}", connect={"token": token}
+            )
             for _ in range(2):
                 for request in ({"data": 1}, {"removed": True}):
-                    await client.ask({"publish": {"channel": channel, "type": 1, "key": "k", **request}})
+                    await client.ask(
+                        {"publish": {"channel": channel, "type": 1, "key": "k", **request}}
+                    )
                 if await _ask(client, channel, STATE) is None:
                     break
 
@@ -409,7 +423,11 @@ async def map_tokens(talk: Talk) -> None:
     ):
         await _ask(client, channel, STATE, token=token)
     why = "a subscription that ends says when, so that its token can be refreshed"
-    changes = {"subscribe.expires": True, "subscribe.ttl": "<about 100>", "subscribe.data": {"a": 1}}
+    changes = {
+        "subscribe.expires": True,
+        "subscribe.ttl": "<about 100>",
+        "subscribe.data": {"a": 1},
+    }
     await _ask(
         client,
         channel,
@@ -417,3 +435,18 @@ async def map_tokens(talk: Talk) -> None:
         token=talk.token("ann", channel=channel, exp=100, data={"a": 1}),
         differs=Differs(why, changes),
     )
+
+
+@scenario(hasty=True)
+async def maps_loaded_too_slowly(talk: Talk) -> None:
+    """A load that is continued too late ends the connection; whoever pings is the clock."""
+    channel = talk.channel("impatient")
+    await _fill(talk, channel, "a", "b", "c")
+    connect = {"token": talk.token("slow")}
+    clock = await talk.client("clock", connect=connect, answers_pings=False)
+    client = await talk.client(connect=connect)
+    page = await _ask(client, channel, STATE, limit=1)
+    await clock.next()
+    await clock.send({})
+    position = {"offset": page["offset"], "epoch": page["epoch"]}
+    await _ask(client, channel, STATE, limit=1, cursor=page["cursor"], **position)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from tests.parity.encodings import JSON, PROTOBUF
@@ -10,13 +11,21 @@ from tests.parity.talk import Client, Talk
 
 
 async def _track(
-    talk: Talk, client: Client, channel: str, *keys: str, untrack: list[str] = [], ttl: int = 0, **versions: int
+    talk: Talk,
+    client: Client,
+    channel: str,
+    *keys: str,
+    untrack: Sequence[str] = (),
+    ttl: int = 0,
+    **versions: int,
 ) -> Any:
-    items = [{"key": key, **({"version": versions[key]} if key in versions else {})} for key in keys]
+    items = [
+        {"key": key, **({"version": versions[key]} if key in versions else {})} for key in keys
+    ]
     batch = {"signature": talk.signature(channel, *keys, ttl=ttl), "items": items}
     request: dict[str, Any] = {"channel": channel, "type": 1, "track": [batch]}
     if untrack:
-        request["untrack"] = untrack
+        request["untrack"] = list(untrack)
     return await client.ask({"sub_refresh": request})
 
 
@@ -156,7 +165,12 @@ async def poll_signatures(talk: Talk) -> None:
     await ask(track=[batch(good, "a"), batch(talk.signature(channel, "b", ttl=-60), "b")])
     await ask(track=[batch(good, "a")])
     await ask(track=[batch(talk.signature(channel, "a", ttl=100), "a")])
-    await ask(track=[batch(talk.signature(channel, "a", ttl=100), "a"), batch(talk.signature(channel, "b", ttl=50), "b")])
+    await ask(
+        track=[
+            batch(talk.signature(channel, "a", ttl=100), "a"),
+            batch(talk.signature(channel, "b", ttl=50), "b"),
+        ]
+    )
     await ask(track=[batch(talk.signature(channel, "c", "d"), "c", "d")])
     await ask(track=[batch(talk.signature(channel, "c", "d"), "c", "d")], untrack=["a"])
     await ask(type=2)
@@ -188,6 +202,28 @@ async def poll_subscriptions(talk: Talk) -> None:
 
 
 @scenario(JSON, PROTOBUF)
+async def poll_deltas_and_epochs(talk: Talk) -> None:
+    """What a publication says of the epoch, with deltas and without."""
+    channel = talk.channel("versions")
+    key = f"both-{talk.encoding}"
+    publish = {"channel": channel, "key": key, "epoch": "first"}
+    for delta in ("fossil", ""):
+        client = await talk.client(delta or "plain")
+        await client.subscribe(channel, type=4, **({"delta": delta} if delta else {}))
+        await _track(talk, client, channel, key, **{key: 1})
+        if delta:
+            await talk.call("shared_poll_publish", {**publish, "version": 2, "data": {"v": 2}})
+            await client.push()
+            talk.place.polled.epoch = "first"
+            await client.subscribe(channel, type=4, delta=delta)
+            await _track(talk, client, channel, key, **{key: 1})
+        await talk.call("shared_poll_publish", {**publish, "version": 3 + (not delta), "data": {}})
+        await client.push()
+        await client.unsubscribe(channel)
+    talk.place.polled.epoch = ""
+
+
+@scenario(JSON, PROTOBUF)
 async def poll_deltas(talk: Talk) -> None:
     """Negotiated: the value as text, and full while the server keeps no former one."""
     channel = talk.channel("versions")
@@ -199,6 +235,11 @@ async def poll_deltas(talk: Talk) -> None:
     for version in (2, 3):
         await talk.call(
             "shared_poll_publish",
-            {"channel": channel, "key": key, "version": version, "data": {"v": version, "text": "x" * 99}},
+            {
+                "channel": channel,
+                "key": key,
+                "version": version,
+                "data": {"v": version, "text": "x" * 99},
+            },
         )
     await client.pushes(2)

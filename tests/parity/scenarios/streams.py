@@ -176,13 +176,33 @@ async def history(talk: Talk) -> None:
     epoch = (await client.ask({"history": {"channel": channel}}))["epoch"]
     for limit in (0, -1, 2, 7):
         for reverse in (False, True):
-            for offset, of in ((None, ""), (5, epoch), (12, epoch), (1, ""), (0, ""), (20, epoch), (5, "x")):
+            for offset, of in (
+                (None, ""),
+                (5, epoch),
+                (12, epoch),
+                (1, ""),
+                (0, ""),
+                (20, epoch),
+                (5, "x"),
+            ):
                 request: dict[str, Any] = {"channel": channel, "limit": limit, "reverse": reverse}
                 if offset is not None:
                     request["since"] = {"offset": offset, "epoch": of}
                 if talk.encoding == JSON:
                     await talk.call("history", request)
                 await client.ask({"history": request})
+
+
+@scenario(JSON, PROTOBUF)
+async def batches_of_publications(talk: Talk) -> None:
+    """Held back for a while, they come in the same order and say the same."""
+    channel = talk.channel("batched")
+    client, positioned = await talk.client(), await talk.client("positioned")
+    await client.subscribe(channel)
+    await positioned.subscribe(channel, recoverable=True)
+    await _publish(talk, channel, 7, tags={"t": "1"})
+    for one in (client, positioned):
+        await one.pushes(7)
 
 
 @scenario()
@@ -219,7 +239,13 @@ async def automatic_cache_recovery(talk: Talk) -> None:
     await client.subscribe(channel, offset=2, epoch=result["epoch"])
     token = talk.token("ann", channels=[channel])
     await talk.client("server side", connect={"token": token})
-    await talk.client("again", connect={"token": token, "subs": {channel: {"recover": True, "offset": 2, "epoch": result["epoch"]}}})
+    await talk.client(
+        "again",
+        connect={
+            "token": token,
+            "subs": {channel: {"recover": True, "offset": 2, "epoch": result["epoch"]}},
+        },
+    )
 
 
 @scenario()
@@ -246,4 +272,6 @@ async def server_side_recovery(talk: Talk) -> None:
     await first.push()
     for offset, epoch in ((1, ""), (4, ""), (9, ""), (1, "another")):
         position = {"recover": True, "offset": offset, "epoch": epoch}
-        await talk.client(f"at {offset}", connect={"token": token, "subs": {channel: position, other: position}})
+        await talk.client(
+            f"at {offset}", connect={"token": token, "subs": {channel: position, other: position}}
+        )

@@ -67,6 +67,12 @@ async def test_what_may_not_come_first_ends_the_connection(node, frame, code):
         (b'{"id":2,"refresh":{"token":"bad"}}', 3500),
         (b'{"id":2,"subscribe":{"channel":"a","delta":"xx"}}', 3501),
         (b'{"id":2,"unsubscribe":{}}', 3501),
+        (b'{"id":2,"subscribe":{"channel":"a","offset":-1}}', 3501),
+        (b'{"id":2,"history":{"channel":"hist:a","since":{"offset":-1}}}', 3501),
+        (
+            b'{"id":2,"sub_refresh":{"channel":"a","type":1,"track":[{"items":[{"key":"k","version":-1}]}]}}',
+            3501,
+        ),
     ],
 )
 async def test_what_breaks_the_protocol_ends_the_connection(connect, frame, code):

@@ -475,6 +475,20 @@ async def test_phase_zero_recovers_too(node):
     assert len(result["publications"]) == 20
 
 
+async def test_the_last_request_says_whether_it_recovers(node):
+    """Whatever the load began with."""
+    for number in range(3):
+        await put(node, "board:a", f"k{number}", number)
+    reader = MapReader(node, "board:a")
+    reader.connect()
+    page = reader.ask(phase=2, limit=1)["subscribe"]
+
+    result = reader.ask(phase=0, recover=True, offset=page["offset"], epoch=page["epoch"])
+
+    assert result["subscribe"]["recovered"] is True
+    assert result["subscribe"]["was_recovering"] is True
+
+
 async def test_phase_zero_without_recovering_joins_where_the_client_is(node):
     """With the map's epoch it is let in, and nobody says recovered."""
     await put(node, "board:a", "k", 1)

@@ -30,6 +30,7 @@ from realtime.node.control import (
 from realtime.node.surveys import SURVEY_TIMEOUT
 from realtime.protocol.api_messages import PublishRequest
 from realtime.protocol.errors import EngineError
+from realtime.protocol.messages import StreamPosition
 from realtime.session.grants import Override
 from tests.unit.client.conftest import SECRET
 from tests.unit.node.cluster import Cluster, settle
@@ -512,6 +513,19 @@ async def test_commands_reach_connections_of_every_node(cluster: Cluster) -> Non
 
     assert here.closed == (4000, "force disconnect")
     assert there.closed is None
+
+
+async def test_who_is_subscribed_with_a_position_recovers_from_it_later(cluster: Cluster) -> None:
+    """The push has no publications, so it says where those begin that the client misses."""
+    a = await cluster.add("a")
+    here = await cluster.connect(a, token=token("ann"))
+    for _ in range(3):
+        await commands.publish(a, PublishRequest(channel="hist:x", data=Raw(b"1")))
+
+    await a.control(SubscribeUser("ann", "hist:x", recover_since=StreamPosition(1, "")))
+
+    (push,) = pushes(here)
+    assert push["subscribe"]["offset"] == 1
 
 
 async def test_a_command_is_done_here_when_the_call_returns(cluster: Cluster) -> None:

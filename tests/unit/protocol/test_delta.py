@@ -8,7 +8,7 @@ import pytest
 from msgspec import Raw
 
 from realtime.protocol import delta, fossil
-from realtime.protocol.delta import Patches, as_chain
+from realtime.protocol.delta import Patches, as_chain, as_document
 from realtime.protocol.json_codec import InvalidPayloadError
 from realtime.protocol.messages import Publication
 
@@ -35,6 +35,14 @@ def test_a_chain_gives_every_document_in_turn(is_json: bool) -> None:
     assert [each.delta for each in chain] == [False, True, True, True, True, False, False]
     assert [each.offset for each in chain] == [1, 2, 3, 4, 5, 6, 7]
     assert saved > 4 * len(TEXTS[0]) * 0.8
+
+
+@pytest.mark.parametrize("is_json", [True, False])
+def test_the_epoch_of_a_stream_s_first_stays_with_its_bytes(is_json: bool) -> None:
+    """A document that became a string is without it, as Centrifugo's is."""
+    first = Publication(Raw(b"1"), offset=1, epoch="abcdefgh")
+
+    assert as_document(first, is_json=is_json).epoch == ("" if is_json else "abcdefgh")
 
 
 def test_what_is_no_json_is_no_part_of_it() -> None:
