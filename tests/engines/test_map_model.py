@@ -28,7 +28,8 @@ from tests.engines.map_backends import MapsFactory, MapsUnderTest
 
 
 T = TypeVar("T")
-STREAM_SIZE, STREAM_TTL, META_TTL, RESULT_TTL = 4, 25, 100, 40
+# Minutes, which no run takes: a Redis has a clock of its own, which a test can only put forward.
+STREAM_SIZE, STREAM_TTL, META_TTL, RESULT_TTL = 4, 25 * 60, 100 * 60, 40 * 60
 HUGE = 2**60
 NEVER = float("inf")
 
@@ -133,7 +134,7 @@ class MapMachine(RuleBasedStateMachine):
         channel=CHANNELS,
         key=KEYS,
         tags=TAGS,
-        key_ttl=st.sampled_from([0, 20, 30]),
+        key_ttl=st.sampled_from([0, 20 * 60, 30 * 60]),
         mode=st.sampled_from(["", "", IF_NEW, IF_EXISTS]),
         refresh=st.booleans(),
         delta=st.booleans(),
@@ -344,8 +345,9 @@ class MapMachine(RuleBasedStateMachine):
         self.run(self.store.maps.clear(channel))
         self.models[channel] = Model(results=results)
 
-    @rule(seconds=st.sampled_from([1, 9, 21, 101]))
-    def wait(self, seconds: int) -> None:
+    @rule(minutes=st.sampled_from([1, 9, 21, 101]))
+    def wait(self, minutes: int) -> None:
+        seconds = 60 * minutes
         self.now += seconds
         self.run(self.store.pass_time(seconds))
 

@@ -24,7 +24,8 @@ from tests.engines.backends import EngineFactory, EngineUnderTest
 
 
 T = TypeVar("T")
-META_TTL = 100.0
+# Minutes, which no run takes: a Redis has a clock of its own, which a test can only put forward.
+META_TTL = 100 * 60.0
 CHANNELS = st.sampled_from(["a", "b"])
 
 
@@ -76,7 +77,7 @@ class StreamMachine(RuleBasedStateMachine):
     @rule(
         channel=CHANNELS,
         size=st.integers(0, 4),
-        ttl=st.sampled_from([0, 10, 30]),
+        ttl=st.sampled_from([0, 10 * 60, 30 * 60]),
         key=st.sampled_from(["", "", "k1", "k2"]),
         version=st.sampled_from([0, 0, 1, 2, 3]),
         version_epoch=st.sampled_from(["", "x", "y"]),
@@ -86,7 +87,7 @@ class StreamMachine(RuleBasedStateMachine):
     ) -> None:
         self.counter += 1
         data = b"%d" % self.counter
-        options = PublishOptions(size, ttl, META_TTL, key, 40, False, version, version_epoch)
+        options = PublishOptions(size, ttl, META_TTL, key, 40 * 60, False, version, version_epoch)
         expected = self._expect_publish(channel, data, options)
 
         outcome = self.run(self.engine.broker.publish(channel, Publication(Raw(data)), options))
@@ -101,7 +102,7 @@ class StreamMachine(RuleBasedStateMachine):
                 self.models[channel].results[key] = (
                     offset,
                     outcome.position.epoch,
-                    self.now + 40,
+                    self.now + 40 * 60,
                 )
 
     def _expect_publish(
@@ -113,7 +114,7 @@ class StreamMachine(RuleBasedStateMachine):
             return known[0], "idempotency"
         if not (options.history_size and options.history_ttl):
             if options.idempotency_key:
-                model.results[options.idempotency_key] = (0, "", self.now + 40)
+                model.results[options.idempotency_key] = (0, "", self.now + 40 * 60)
             self.delivered[channel].append((0, data))
             return 0, ""
         model.settle(self.now)
@@ -165,8 +166,9 @@ class StreamMachine(RuleBasedStateMachine):
         self.run(self.engine.broker.remove_history(channel))
         self.models[channel].stored = []
 
-    @rule(seconds=st.sampled_from([1, 9, 31, 101]))
-    def wait(self, seconds: int) -> None:
+    @rule(minutes=st.sampled_from([1, 9, 31, 101]))
+    def wait(self, minutes: int) -> None:
+        seconds = 60 * minutes
         self.now += seconds
         self.run(self.engine.pass_time(seconds))
 
