@@ -100,7 +100,7 @@ async def test_frame_that_ends_the_connection(
     ("command", "reply"),
     [
         ({"id": 2, "rpc": {"method": "x", "data": {}}}, _error(2, 108, "not available")),
-        ({"id": 2, "rpc": {"method": "no:x", "data": {}}}, _error(2, 104, "method not found")),
+        ({"id": 2, "rpc": {"method": "no:x", "data": {}}}, _error(2, 108, "not available")),
         ({"id": 2, "subscribe": {"channel": "a" * 256}}, _error(2, 107, "bad request")),
         ({"id": 2, "subscribe": {"channel": "a" * 255}}, {"id": 2, "subscribe": {}}),
         ({"id": 2, "subscribe": {"channel": "\xe9"}}, _error(2, 107, "bad request")),
