@@ -84,10 +84,10 @@ class HistoryFilter:
 
 
 def translated(
-    position: StreamPosition, before: StreamPosition, top: StreamPosition
+    position: StreamPosition, before: Sequence[StreamPosition], top: StreamPosition
 ) -> StreamPosition:
-    """Return a position as one of ``top``'s epoch, if it is not beyond ``before``, where the epoch before ended; else as it is."""
-    if before.epoch and position.epoch == before.epoch and position.offset <= before.offset:
+    """Return a position as one of ``top``'s epoch, if it is of one of those ``before``, and not beyond its end; else as it is."""
+    if any(position.epoch == end.epoch and position.offset <= end.offset for end in before):
         return StreamPosition(position.offset, top.epoch)
     return position
 
@@ -99,16 +99,16 @@ class History(msgspec.Struct, frozen=True):
     ``publications`` are in the order that was asked for; ``top`` is the position of the newest publication ever
     appended, whatever was read. An epoch in ``since`` that is not ``top.epoch`` is the *caller's* to notice.
 
-    ``before`` is where the epoch before ended, if this one goes on with its stream: its positions up to there are good,
-    and what was delivered beyond may be lost. Empty where that is not known.
+    ``before`` is where epochs before this one ended whose stream it goes on with: their positions up to there are good,
+    and what was delivered beyond may be lost.
     """
 
     publications: Sequence[Publication]
     top: StreamPosition
-    before: StreamPosition = NO_POSITION
+    before: Sequence[StreamPosition] = ()
 
     def translated(self, position: StreamPosition) -> StreamPosition:
-        """Return a position of the epoch before as one of this epoch, if it is good; any other as it is."""
+        """Return a position of an epoch before as one of this epoch, if it is good; any other as it is."""
         return translated(position, self.before, self.top)
 
     def has(self, position: StreamPosition) -> bool:

@@ -109,10 +109,10 @@ class MapStream(msgspec.Struct, frozen=True):
 
     entries: Sequence[MapEntry]
     top: StreamPosition
-    before: StreamPosition = NO_POSITION
+    before: Sequence[StreamPosition] = ()
 
     def translated(self, position: StreamPosition) -> StreamPosition:
-        """Return a position of the epoch before as one of this epoch, if it is good; any other as it is."""
+        """Return a position of an epoch before as one of this epoch, if it is good; any other as it is."""
         return translated(position, self.before, self.top)
 
 

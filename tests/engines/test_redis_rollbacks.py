@@ -109,7 +109,7 @@ async def test_a_server_that_only_was_away_for_a_while_changes_nothing(server: R
             history = await another.engine.broker.history(CHANNEL, EVERYTHING, META_TTL)
 
     assert first.epoch == second.epoch == history.top.epoch
-    assert history.before.epoch == ""
+    assert history.before == ()
 
 
 async def test_a_connection_that_was_told_of_another_server_changes_nothing(
@@ -135,6 +135,32 @@ async def test_a_record_that_names_no_server_keeps_its_epoch(server: RedisServer
 
             assert after.epoch == first.epoch
             assert server.call("HGET", f"{PREFIX}.stream.meta.{CHANNEL}", "i")
+
+
+async def test_positions_of_several_epochs_before_are_good(server: RedisServer) -> None:
+    """As far as none of the servers since then had less; one that is too long ago is not known any more."""
+    seen: list[StreamPosition] = []
+    async with redis_under_test(server, prefix=PREFIX) as redis:
+        seen += await publish(redis, 1, 2)
+    for number in (3, 4):
+        server.call("SAVE")
+        fall_back(server)
+        async with redis_under_test(server, prefix=PREFIX) as redis:
+            seen += await publish(redis, number)
+    fall_back(server)  # to the copy without the last one
+
+    async with redis_under_test(server, prefix=PREFIX) as redis:
+        read = await redis.engine.broker.history(CHANNEL, EVERYTHING, META_TTL)
+        assert [read.has(position) for position in seen] == [True, True, True, False]
+        assert read.translated(seen[0]) == StreamPosition(1, read.top.epoch)
+    for _ in range(8):
+        server.call("SAVE")
+        fall_back(server)
+        async with redis_under_test(server, prefix=PREFIX) as redis:
+            read = await redis.engine.broker.history(CHANNEL, EVERYTHING, META_TTL)
+
+    assert [read.has(position) for position in seen] == [False] * 4
+    assert len(read.before) == 8
 
 
 # --- maps ---------------------------------------------------------------------------------------------
@@ -171,7 +197,7 @@ async def test_a_map_that_fell_back_goes_on_in_another_epoch(
         await redis.node.until(lambda: len(redis.node.deliveries) == len(read.entries) - 2)
 
     assert read.top.epoch != old[0].epoch
-    assert read.before == old[1]
+    assert read.before == (old[1],)
     assert [each.publication.offset for each in read.entries[:2]] == [1, 2]
     assert {each.position.epoch for each in redis.node.deliveries} <= {read.top.epoch}
     assert [read.translated(one).epoch == read.top.epoch for one in (*old, *lost)] == (

@@ -162,6 +162,8 @@ class Follower:
         if channel not in self.positions or not result.get("recovered"):
             self.told[channel] += channel in self.positions
             self.positions[channel] = (offset, epoch)
+        else:  # where another server goes on with the stream, in an epoch of its own
+            self.positions[channel] = (self.positions[channel][0], epoch)
         for publication in result.get("publications", ()):
             self._take(channel, publication)
         self.subscribed.add(channel)

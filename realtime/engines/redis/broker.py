@@ -40,7 +40,7 @@ from realtime.engines.redis.encoding import (
 )
 from realtime.engines.redis.keys import ChannelKeys, Naming, shard_of
 from realtime.engines.redis.shard import Shard
-from realtime.engines.redis.streams import first_offset, ms
+from realtime.engines.redis.streams import first_offset, ms, read_ends
 from realtime.protocol.errors import EngineError
 from realtime.protocol.messages import ClientInfo, Publication, StreamPosition
 
@@ -286,9 +286,8 @@ def _outcome(reply: list[Any]) -> PublishOutcome:
 
 
 def _history(publications: Sequence[Publication], reply: list[Any]) -> History:
-    top, epoch, _, epoch_before, good_until = reply
-    before = StreamPosition(good_until, epoch_before.decode()) if epoch_before else NO_POSITION
-    return History(publications, StreamPosition(top, epoch.decode()), before)
+    top, epoch, _, before = reply
+    return History(publications, StreamPosition(top, epoch.decode()), read_ends(before))
 
 
 def _read_entry(entry: bytes) -> Publication:

@@ -49,7 +49,7 @@ from realtime.engines.redis.encoding import (
 from realtime.engines.redis.keys import shard_of
 from realtime.engines.redis.map_keys import MapKeys, MapNaming
 from realtime.engines.redis.shard import Shard
-from realtime.engines.redis.streams import first_offset, ms
+from realtime.engines.redis.streams import first_offset, ms, read_ends
 from realtime.namespaces.options import MapRules
 from realtime.protocol.errors import ConfigError, EngineError
 from realtime.protocol.messages import Publication, StreamPosition
@@ -275,7 +275,7 @@ class RedisMaps:
             return _NO_STREAM
         route = self._route(channel)
         first = first_offset(what)
-        offset, epoch, found, epoch_before, good_until = await route.shard.run(
+        offset, epoch, found, before = await route.shard.run(
             scripts.MAP_STREAM,
             route.keys.of_script(),
             (
@@ -289,7 +289,7 @@ class RedisMaps:
         )
         top = _position(offset, epoch)
         changes = [_read_change(each, top.epoch) for each in found]
-        return MapStream(changes, top, _position(good_until, epoch_before))
+        return MapStream(changes, top, read_ends(before))
 
     async def count(self, channel: str) -> int:
         """Return the number of keys."""

@@ -3,22 +3,20 @@
 -- KEYS  1 list, 2 its record (hash)
 -- ARGV  1 "1" if publications are wanted, 2 TTL of the record in ms ("0" none), 3 epoch for a new record,
 --       4 server as the connection knows it
--- Returns top offset, epoch, entries, and of the epoch before: itself ("" none), and its last
--- offset that is good.
+-- Returns top offset, epoch, entries, and how far the epochs before are good (see above).
 
 local list, meta = KEYS[1], KEYS[2]
-local record = redis.call('HMGET', meta, 's', 'e', 'i', 'pe', 'ps')
-local epoch, before, last = record[2], record[4], record[5]
+local record = redis.call('HMGET', meta, 's', 'e', 'i', 'p')
+local epoch, before = record[2], record[4]
 if not epoch then
   epoch = ARGV[3]
   redis.call('HSET', meta, 'e', epoch, 'i', ARGV[4])
   -- Left over from a record that was lost.
   redis.call('DEL', list)
 else
-  epoch = go_on(meta, epoch, record[3], ARGV[4], ARGV[3])
-  if epoch ~= record[2] then
-    before, last = record[2], record[1]
-  end
+  local ends
+  epoch, ends = go_on(meta, epoch, record[3], ARGV[4], ARGV[3])
+  before = ends or before
 end
 if ARGV[2] ~= '0' then
   redis.call('PEXPIRE', meta, ARGV[2])
@@ -30,4 +28,4 @@ local entries = {}
 if ARGV[1] == '1' then
   entries = redis.call('LRANGE', list, 0, -1)
 end
-return {tonumber(record[1] or '0'), epoch, entries, before or '', tonumber(last or '0')}
+return {tonumber(record[1] or '0'), epoch, entries, before or ''}

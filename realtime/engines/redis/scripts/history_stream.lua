@@ -3,22 +3,20 @@
 -- KEYS  1 stream, 2 its record (hash)
 -- ARGV  1 "1" if publications are wanted, 2 first id, 3 limit ("0" none), 4 "1" downwards,
 --       5 TTL of the record in ms ("0" none), 6 epoch for a new record, 7 server as the connection knows it
--- Returns top offset, epoch, entries as XRANGE has them, and of the epoch before: itself ("" none), and its
--- last offset that is good.
+-- Returns top offset, epoch, entries as XRANGE has them, and how far the epochs before are good (see above).
 
 local stream, meta = KEYS[1], KEYS[2]
-local record = redis.call('HMGET', meta, 's', 'e', 'i', 'pe', 'ps')
-local epoch, before, last = record[2], record[4], record[5]
+local record = redis.call('HMGET', meta, 's', 'e', 'i', 'p')
+local epoch, before = record[2], record[4]
 if not epoch then
   epoch = ARGV[6]
   redis.call('HSET', meta, 'e', epoch, 'i', ARGV[7])
   -- Left over from a record that was lost.
   redis.call('DEL', stream)
 else
-  epoch = go_on(meta, epoch, record[3], ARGV[7], ARGV[6])
-  if epoch ~= record[2] then
-    before, last = record[2], record[1]
-  end
+  local ends
+  epoch, ends = go_on(meta, epoch, record[3], ARGV[7], ARGV[6])
+  before = ends or before
 end
 if ARGV[5] ~= '0' then
   redis.call('PEXPIRE', meta, ARGV[5])
@@ -38,4 +36,4 @@ if ARGV[1] == '1' then
     entries = redis.call(command, stream, ARGV[2], last, 'COUNT', ARGV[3])
   end
 end
-return {tonumber(record[1] or '0'), epoch, entries, before or '', tonumber(last or '0')}
+return {tonumber(record[1] or '0'), epoch, entries, before or ''}

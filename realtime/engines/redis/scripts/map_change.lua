@@ -12,11 +12,14 @@ local function text(value)
   return '\219' .. struct.pack('>I4', size) .. value
 end
 
--- What a change with this idempotency key returned; one of an epoch that this one doesn't go on from is of a map that is no
--- more.
+-- What a change with this idempotency key returned; one of an epoch that this one doesn't go on from (`before` has those that
+-- it does) is of a map that is no more.
 local function remembered(result, epoch, before)
   local known = result and redis.call('HMGET', result, 's', 'e')
-  if known and known[1] and (known[2] == epoch or known[2] == before) then
+  if not known or not known[1] then
+    return nil
+  end
+  if known[2] == epoch or string.find(',' .. (before or ''), ',' .. known[2] .. ':', 1, true) then
     return {tonumber(known[1]), epoch, 1}
   end
 end

@@ -17,10 +17,10 @@ local function take_rules(rules)
   stream_size, stream_ttl, record_ttl = string.match(rules, '^(%d+):(%d+):(%d+)$')
 end
 
--- Return epoch and top as whoever touches the map finds them, and of the epoch before: itself, and its last good offset.
+-- Return epoch and top as whoever touches the map finds them, and how far the epochs before are good.
 local function open(rules, new_epoch)
   take_rules(rules)
-  local known = redis.call('HMGET', record, 'e', 's', 'r', 'i', 'pe', 'ps')
+  local known = redis.call('HMGET', record, 'e', 's', 'r', 'i', 'p')
   if stream_size == '0' then
     if known[1] then
       -- From now on changes have no offsets: nobody may go on from here where there are some again.
@@ -40,11 +40,8 @@ local function open(rules, new_epoch)
   if known[3] ~= rules then
     redis.call('HSET', record, 'r', rules)
   end
-  local epoch = go_on(record, known[1], known[4], ARGV[#ARGV], new_epoch)
-  if epoch ~= known[1] then
-    return epoch, tonumber(known[2]), known[1], known[2]
-  end
-  return epoch, tonumber(known[2]), known[5], known[6]
+  local epoch, before = go_on(record, known[1], known[4], ARGV[#ARGV], new_epoch)
+  return epoch, tonumber(known[2]), before or known[5]
 end
 
 -- Start the record's clock, which stands still while there are keys: what expires is told in the stream.

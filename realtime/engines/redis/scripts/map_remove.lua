@@ -7,8 +7,8 @@
 -- Returns as above.
 
 local key, result = ARGV[1], KEYS[8]
-local epoch, top, epoch_before = open(ARGV[5], ARGV[6])
-local known = remembered(result, epoch, epoch_before)
+local epoch, top, epochs_before = open(ARGV[5], ARGV[6])
+local known = remembered(result, epoch, epochs_before)
 if known then
   return known
 end

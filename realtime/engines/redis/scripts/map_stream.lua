@@ -3,10 +3,9 @@
 -- KEYS  1 to 7 as above
 -- ARGV  1 rules, 2 epoch for a new record, 3 "1" if changes are wanted, 4 first id, 5 limit ("0" none), 6 "1" downwards,
 --       7 server
--- Returns top offset, epoch, entries as XRANGE has them, and of the epoch before: itself ("" none), and its last offset that
--- is good.
+-- Returns top offset, epoch, entries as XRANGE has them, and how far the epochs before are good (see above).
 
-local epoch, top, epoch_before, good_until = open(ARGV[1], ARGV[2])
+local epoch, top, before = open(ARGV[1], ARGV[2])
 arm()
 local entries = {}
 if ARGV[3] == '1' then
@@ -20,4 +19,4 @@ if ARGV[3] == '1' then
     entries = redis.call(command, stream, ARGV[4], last, 'COUNT', ARGV[5])
   end
 end
-return {top, epoch, entries, epoch_before or '', tonumber(good_until or '0')}
+return {top, epoch, entries, before or ''}

@@ -31,8 +31,8 @@ local function let_live(key)
 end
 
 local key, result, mode, version = ARGV[1], KEYS[8], ARGV[13], ARGV[17]
-local epoch, top, epoch_before = open(ARGV[6], ARGV[8])
-local known = remembered(result, epoch, epoch_before)
+local epoch, top, epochs_before = open(ARGV[6], ARGV[8])
+local known = remembered(result, epoch, epochs_before)
 if known then
   return known
 end

@@ -2,9 +2,12 @@
 --
 -- A server that takes over, by a failover or from its own copy on disk, may lack what was published last, and gives those
 -- offsets away again. It can't know, so it goes on in an epoch of its own, and the record ("i" is the server) says how far
--- the one before is good ("pe" and "ps"): whoever is not beyond that has missed nothing that is not in the stream.
+-- those before are good ("p", as in "newest:7,older:5"): whoever is not beyond that has missed nothing that is not in the
+-- stream. An older one is good only as far as each since then was.
 
--- Return the epoch to go on in; `named` is the server that the record has, `claimed` what the caller's connection was told.
+local EPOCHS_KEPT = 8
+
+-- Return the epoch to go on in, and if it is a new one, the ends of those before; `named` is the server that the record has, `claimed` what the caller's connection was told.
 local function go_on(record, epoch, named, claimed, new_epoch)
   if claimed == named or claimed == '' then
     return epoch
@@ -21,6 +24,15 @@ local function go_on(record, epoch, named, claimed, new_epoch)
     redis.call('HSET', record, 'i', id)
     return epoch
   end
-  redis.call('HSET', record, 'e', new_epoch, 'i', id, 'pe', epoch, 'ps', redis.call('HGET', record, 's') or '0')
-  return new_epoch
+  local known = redis.call('HMGET', record, 's', 'p')
+  local top = tonumber(known[1] or '0')
+  local ends = {string.format('%s:%.0f', epoch, top)}
+  for older, last in string.gmatch(known[2] or '', '([^:,]+):(%d+)') do
+    if #ends < EPOCHS_KEPT then
+      ends[#ends + 1] = string.format('%s:%.0f', older, math.min(tonumber(last), top))
+    end
+  end
+  local before = table.concat(ends, ',')
+  redis.call('HSET', record, 'e', new_epoch, 'i', id, 'p', before)
+  return new_epoch, before
 end
