@@ -405,7 +405,7 @@ async def test_everybody_sees_everything_once_and_in_order(
 
     Offsets rise by exactly one from a position, over recoveries too; a reply precedes the first push of its subscription;
     channels without history come in the order of publishing; each client gets the last publication. Meanwhile readers that
-    stop reading are disconnected with 3008 or 3009, and nobody else notices.
+    stop reading are disconnected, with 3008 or 3009 if they read on in time to see it, and nobody else notices.
     """
     seed = int(os.environ.get("LOAD_SEED", "0")) or random.randrange(1, 1_000_000)
     world = World(server.websocket_url, seed, is_protobuf=is_protobuf)
@@ -440,7 +440,8 @@ async def test_everybody_sees_everything_once_and_in_order(
         if offset and dict(watcher.followers[channel].views[0].seen)[offset] != key:
             world.report("the API", "answered an offset where something else is", offset, key)
     assert not world.problems, f"LOAD_SEED={seed}\n" + "\n".join(world.problems[:20])
-    assert set(codes) <= {SLOW, WRITE_ERROR}, (f"LOAD_SEED={seed}", codes, LOST)
+    # None of them closes anything itself; on a busy machine they read on later than a close handshake may take.
+    assert set(codes) <= {SLOW, WRITE_ERROR, LOST}, (f"LOAD_SEED={seed}", codes)
     # It was a load, and recovery was put to use; a busy machine gets through a tenth of what a quiet one does.
     assert world.counts["recovered"] > CLIENTS / 4, world.counts
     assert world.counts["pushes"] > 10 * CLIENTS, world.counts
